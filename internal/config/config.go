@@ -1,0 +1,255 @@
+// Package config owns the configuration language: its structs, their strict
+// decoding with positions, their defaults, and the faults of a value taken by
+// itself. It does no work: what a config means is decided by gateway.Compile.
+package config
+
+import (
+	"net/netip"
+
+	"gatehouse.dev/gatehouse/internal/policy"
+)
+
+// Config is a whole configuration.
+type Config struct {
+	// Addresses to listen on. Without any, one plain listener on ":8080".
+	Listeners []*Listener `yaml:"listeners"`
+	// Services behind the gateway, by name.
+	Upstreams map[string]*Upstream `yaml:"upstreams"`
+	// Policies of every route.
+	Policies []*Policy `yaml:"policies"`
+	// What to do with which request.
+	Routes []*Route `yaml:"routes"`
+	// The administration address.
+	Admin *Admin `yaml:"admin"`
+	// Logs and metrics.
+	Observe Observe `yaml:"observe"`
+	// How the process stops.
+	Shutdown Shutdown `yaml:"shutdown"`
+}
+
+// Listener is an address that takes connections.
+type Listener struct {
+	// Name of the listener, for logs, metrics and policies. Default: its address.
+	Name string `yaml:"name"`
+	// Address to listen on: "host:port", ":port", "[::1]:port" or "unix:/path".
+	Address string `yaml:"address" required:"true"`
+	// The HTTP engine: native is the gateway's own; std is Go's net/http, slower, kept as a safety valve.
+	Engine string `yaml:"engine" enum:"native,std"`
+	// Peers whose X-Forwarded-* and Forwarded fields are believed. Default: nobody.
+	TrustedProxies []netip.Prefix `yaml:"trusted_proxies"`
+	// Ceilings for what a client may send and how slowly.
+	Limits Limits `yaml:"limits"`
+	// Policies of every route on this listener.
+	Policies []*Policy `yaml:"policies"`
+}
+
+// Limits are the ceilings of one listener.
+type Limits struct {
+	// Largest request head in bytes, request line included; above it 431, or 414 when the target alone is too long.
+	HeaderBytes Size `yaml:"header_bytes"`
+	// Most field lines in a request head or trailer; above it 431.
+	Headers int `yaml:"headers"`
+	// Largest request body in bytes; above it 413. 0 means no limit.
+	Body Size `yaml:"body"`
+	// Longest time from the first byte of a request to the end of its head; then 408.
+	HeaderTimeout Duration `yaml:"header_timeout"`
+	// Longest time that a connection may be idle between requests, and that reading a body or writing an answer may make no progress.
+	IdleTimeout Duration `yaml:"idle_timeout"`
+	// Slowest pace at which a client may send a body, measured after its first 5 seconds; then 408. 0 means no limit.
+	BodyMinRate Rate `yaml:"body_min_rate"`
+	// Requests on one connection before it is closed. 0 means no limit.
+	RequestsPerConnection int `yaml:"requests_per_connection"`
+	// Connections open at once on the listener; more wait to be accepted. 0 means no limit.
+	Connections int `yaml:"connections"`
+	// How long a client that closed its sending half may still wait for the answer before it is taken to have gone.
+	HalfCloseTimeout Duration `yaml:"half_close_timeout"`
+}
+
+// Upstream is a service behind the gateway.
+type Upstream struct {
+	// Where the service runs.
+	Endpoints []*Endpoint `yaml:"endpoints" required:"true"`
+	// How an endpoint is picked.
+	Balance string `yaml:"balance" enum:"round_robin"`
+	// Pools of connections.
+	Connections Connections `yaml:"connections"`
+	// How long to wait for the service.
+	Timeout Timeout `yaml:"timeout"`
+	// Which Host field the service sees: preserve sends the client's, endpoint the endpoint's own.
+	Host string `yaml:"host" enum:"preserve,endpoint"`
+}
+
+// Endpoint is one address of a service: a URL, or a mapping with more about it.
+type Endpoint struct {
+	// URL of the endpoint: http://host:port or http://unix:/path. It has no path.
+	URL string `yaml:"url" required:"true"`
+	// Share of the traffic relative to the other endpoints, 1 to 1000.
+	Weight int `yaml:"weight"`
+}
+
+// Connections bounds the pools of an upstream.
+type Connections struct {
+	// Open connections to all endpoints; a request beyond it is answered 503. 0 means no limit.
+	Max int `yaml:"max"`
+	// Open connections to one endpoint. 0 means no limit.
+	MaxPerEndpoint int `yaml:"max_per_endpoint"`
+	// Idle connections kept for each endpoint.
+	Idle int `yaml:"idle"`
+	// How long an idle connection is kept.
+	IdleTimeout Duration `yaml:"idle_timeout"`
+	// Longest time to establish a connection.
+	ConnectTimeout Duration `yaml:"connect_timeout"`
+}
+
+// Timeout bounds an exchange with an upstream. 0 means no limit.
+type Timeout struct {
+	// From the request sent whole to the first byte of the answer; then 504.
+	FirstByte Duration `yaml:"first_byte"`
+	// The whole exchange, from the first byte sent to the last byte received; then 504 or a cut answer. Upgraded connections are exempt.
+	Request Duration `yaml:"request"`
+	// Longest time without progress while bodies or upgraded connections flow.
+	Idle Duration `yaml:"idle"`
+}
+
+// Policy is one entry of a policies list: a mapping with the policy's kind as
+// its only key.
+type Policy struct {
+	Kind   *policy.Kind
+	Config policy.Config
+}
+
+// Route says what to do with the requests that match. Exactly one of upstream,
+// split, redirect and respond is set.
+type Route struct {
+	// Name of the route, for logs and metrics. Default: its match in short form.
+	Name string `yaml:"name"`
+	// Which requests. The short form is a string: "[METHOD[,METHOD]] [host]/path".
+	Match *Match `yaml:"match" required:"true"`
+	// Policies of this route.
+	Policies []*Policy `yaml:"policies"`
+	// Where the requests go: the name of an upstream, or a URL.
+	Upstream string `yaml:"upstream"`
+	// Several upstreams that share the requests by weight.
+	Split []*Share `yaml:"split"`
+	// How the request is changed before it goes to the upstream.
+	Rewrite *Rewrite `yaml:"rewrite"`
+	// Answer with a redirection.
+	Redirect *Redirect `yaml:"redirect"`
+	// Answer with a fixed response.
+	Respond *Respond `yaml:"respond"`
+}
+
+// Match says which requests a route takes. All that is set must hold.
+type Match struct {
+	// Hosts, any of which must match: "shop.example.com", or "*.example.com" for one or more labels. None: every host.
+	Host StringList `yaml:"host"`
+	// Path: exact "/a/b", prefix "/a/*", with parameters "/a/{name}", or "/a/{name...}" for the rest.
+	Path string `yaml:"path"`
+	// Path as a regular expression (RE2) that must match all of it. Named groups become parameters.
+	PathRegex string `yaml:"path_regex"`
+	// Methods, any of which must match. None: every method. GET includes HEAD.
+	Methods StringList `yaml:"methods"`
+	// Header fields that must match.
+	Headers map[string]*ValueMatch `yaml:"headers"`
+	// Query parameters that must match, after percent-decoding.
+	Query map[string]*ValueMatch `yaml:"query"`
+	// Cookies that must match.
+	Cookies map[string]*ValueMatch `yaml:"cookies"`
+}
+
+// ValueMatch is a condition on one value: a string for an exact value, or a
+// mapping with exactly one key.
+type ValueMatch struct {
+	// The exact value.
+	Exact *string `yaml:"exact"`
+	// A regular expression (RE2) that must match all of the value.
+	Regex string `yaml:"regex"`
+	// Whether the value must be there or must not be.
+	Present *bool `yaml:"present"`
+}
+
+// Share is one part of a split.
+type Share struct {
+	// Name of an upstream, or a URL.
+	Upstream string `yaml:"upstream" required:"true"`
+	// Weight relative to the others, 0 to 1000000; 0 takes no requests.
+	Weight int `yaml:"weight"`
+}
+
+// Rewrite changes the request's target.
+type Rewrite struct {
+	// Prefix taken off the path, at a segment boundary.
+	StripPrefix string `yaml:"strip_prefix"`
+	// New path; {name} stands for a path parameter, {rest} for what a trailing * matched, {path} for the path after strip_prefix, without its leading slash.
+	Path string `yaml:"path"`
+	// Host field that the upstream sees.
+	Host string `yaml:"host"`
+}
+
+// Redirect answers with a redirection.
+type Redirect struct {
+	// Where to: an absolute URL, or a path on the same host. {name}, {rest}, {path} as in rewrite, {host} for the request's host, {query} for its query.
+	To string `yaml:"to" required:"true"`
+	// Status: 301, 302, 303, 307 or 308.
+	Status int `yaml:"status"`
+}
+
+// Respond answers with a fixed response.
+type Respond struct {
+	// Status of the answer, 200 to 599.
+	Status int `yaml:"status"`
+	// Body of the answer.
+	Body string `yaml:"body"`
+	// Header fields of the answer.
+	Headers map[string]string `yaml:"headers"`
+}
+
+// Admin is the administration address. "admin: off" closes it.
+type Admin struct {
+	// Address to listen on.
+	Address string `yaml:"address"`
+	// Off is set by the short form "admin: off".
+	Off bool `yaml:"-"`
+}
+
+// Observe configures what the gateway tells about itself.
+type Observe struct {
+	// The access log, written by the access_log policy.
+	AccessLog AccessLog `yaml:"access_log"`
+	// Metrics on the admin address.
+	Metrics Metrics `yaml:"metrics"`
+	// Events of the gateway itself, on standard error.
+	Log Log `yaml:"log"`
+}
+
+// AccessLog says where and how access-log lines are written.
+type AccessLog struct {
+	// json, or combined for the log format of that name.
+	Format string `yaml:"format" enum:"json,combined"`
+	// stdout, stderr, or the path of a file, which is opened again on SIGHUP.
+	Output string `yaml:"output"`
+	// Share of the requests that is written; requests that the gateway or an upstream failed are always written.
+	Sample Percent `yaml:"sample"`
+}
+
+// Metrics bounds the metrics.
+type Metrics struct {
+	// Most routes with series of their own; further ones share the series of route "other".
+	MaxRoutes int `yaml:"max_routes"`
+}
+
+// Log configures the gateway's own log.
+type Log struct {
+	// Lowest level that is written.
+	Level string `yaml:"level" enum:"debug,info,warn,error"`
+	// text, or json.
+	Format string `yaml:"format" enum:"text,json"`
+}
+
+// Shutdown configures how the process stops on SIGTERM.
+type Shutdown struct {
+	// How long requests in flight may take to finish before they are cut.
+	Drain Duration `yaml:"drain"`
+	// How long /readyz says no before the listeners stop, so that balancers notice.
+	Delay Duration `yaml:"delay"`
+}

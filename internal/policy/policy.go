@@ -1,0 +1,196 @@
+// Package policy is the contract between the gateway and its policies: what a
+// policy is, when its steps run, and what it may ask for when it is compiled.
+// It owns no policy and knows none.
+//
+// A policy is written by declaring a config struct whose Compile method is the
+// constructor of the runtime, and by adding its Kind to policy/all.
+package policy
+
+import (
+	"log/slog"
+
+	"gatehouse.dev/gatehouse/internal/exchange"
+)
+
+// Config is a policy's settings, decoded from the configuration. Its exported
+// fields carry yaml tags and doc comments: schema, reference and editor
+// completion are made from them.
+type Config interface {
+	// Compile checks the settings and builds the runtime. It does no I/O that
+	// could hang and reports every fault it finds: a *Fault, several joined by
+	// errors.Join, or any other error for a fault of the policy as a whole.
+	Compile(env *Env) (Policy, error)
+}
+
+// Policy is a compiled policy. What it does is told by the phases it
+// implements: OnRequest, OnResponse, OnDone, TapsRequest, TapsResponse and
+// Holds. It is used by many goroutines at once.
+type Policy any
+
+// Kind describes one kind of policy.
+type Kind struct {
+	Name  string        // the config key, for example "rate_limit"
+	Stage Stage         // where its steps run; a Config that is Staged may differ
+	New   func() Config // returns the defaults; the only place where they exist
+	Doc   string        // one sentence for lists of policies
+}
+
+// Stage orders the policies of a plan. Within a stage the order is that of
+// policy/all.
+type Stage uint8
+
+// The stages, in the order in which request steps run.
+const (
+	Edge      Stage = iota // facts and cheap refusals, before anybody is known
+	Identify               // who calls
+	Authorize              // may they
+	Admit                  // how much
+	Cache                  // is the answer known
+	Transform              // change what goes on
+	Report                 // tell
+)
+
+var stageNames = [...]string{"edge", "identify", "authorize", "admit", "cache", "transform", "report"}
+
+func (s Stage) String() string { return stageNames[s] }
+
+// Staged is a Config whose stage depends on its settings.
+type Staged interface{ Stage() Stage }
+
+// Repeatable is a Config of which one plan may hold several, each in force:
+// for example headers at the gateway and again on a route. Of other kinds the
+// innermost one (route over listener over gateway) replaces the rest.
+type Repeatable interface{ Repeatable() }
+
+// Verdict is what a request step decides.
+type Verdict uint8
+
+// The verdicts.
+const (
+	Next Verdict = iota // go on
+	Stop                // the exchange's Response or Problem is the answer
+)
+
+// OnRequest runs before the upstream is asked.
+type OnRequest interface {
+	Request(x *exchange.Exchange) Verdict
+}
+
+// OnResponse runs before the answer's head is sent, in reverse order, for
+// exactly those policies that the request reached.
+type OnResponse interface {
+	Response(x *exchange.Exchange)
+}
+
+// OnDone runs after the answer was sent or given up, in order, for exactly
+// those policies that the request reached.
+type OnDone interface {
+	Done(x *exchange.Exchange)
+}
+
+// TapsRequest sees the pieces of the request body as they pass. It must not
+// change or keep them.
+type TapsRequest interface {
+	TapRequest(x *exchange.Exchange, piece []byte)
+}
+
+// TapsResponse sees the pieces of the response body as they pass. It must not
+// change or keep them.
+type TapsResponse interface {
+	TapResponse(x *exchange.Exchange, piece []byte)
+}
+
+// Holds wants a whole body in memory before its step runs.
+type Holds interface {
+	// HoldRequest returns the largest request body in bytes that the policy
+	// takes, 0 when it needs none. A larger one is answered 413 before the
+	// policy's request step.
+	HoldRequest() int64
+	// HoldResponse is the same of the answer; a larger one becomes a 502.
+	HoldResponse() int64
+}
+
+// Env is what a policy is compiled with.
+type Env struct {
+	Name string       // the kind's name
+	Path string       // where the policy stands in the config, for logs
+	Log  *slog.Logger // for events, not for requests
+
+	Slots   *Slots                                  // numbers of private state, see Slot
+	Keep    func(key string, create func() any) any // live object that outlasts a reload: same key, same object
+	Service func(name string) any                   // what app offers under a name; nil when there is none
+}
+
+// Fault is one thing wrong with a policy's settings.
+type Fault struct {
+	Field string // path within the policy's settings, for example "set[1].name"; "" for the whole
+	Text  string // what is wrong: the value quoted, and the rule
+	Hint  string // what to write instead, "" for none
+}
+
+func (f *Fault) Error() string {
+	s := f.Text
+	if f.Field != "" {
+		s = f.Field + ": " + s
+	}
+	if f.Hint != "" {
+		s += " (" + f.Hint + ")"
+	}
+	return s
+}
+
+// Slots gives out the numbers of private state. There is one for each
+// snapshot.
+type Slots struct{ n int }
+
+// Slot is a policy's private state for one request, of type T.
+type Slot[T any] struct{ i int }
+
+// NewSlot takes a number for state of type T.
+func NewSlot[T any](env *Env) Slot[T] {
+	s := Slot[T]{env.Slots.n}
+	env.Slots.n++
+	return s
+}
+
+// Get returns the exchange's value, zero when it is first asked for. The
+// memory is used again by later exchanges: nothing may keep the pointer.
+func (s Slot[T]) Get(x *exchange.Exchange) *T {
+	v, used := x.Slot(s.i)
+	p, ok := (*v).(*T)
+	if !ok {
+		p = new(T)
+		*v = p
+	} else if !used {
+		var zero T
+		*p = zero
+	}
+	return p
+}
+
+// Catalog is an ordered list of kinds.
+type Catalog struct {
+	kinds []*Kind
+	index map[string]int
+}
+
+// NewCatalog makes a catalog; the order of kinds is the order of their steps
+// within a stage.
+func NewCatalog(kinds ...*Kind) *Catalog {
+	c := &Catalog{kinds: kinds, index: make(map[string]int, len(kinds))}
+	for i, k := range kinds {
+		c.index[k.Name] = i
+	}
+	return c
+}
+
+// Kinds returns the kinds in order.
+func (c *Catalog) Kinds() []*Kind { return c.kinds }
+
+// Lookup returns a kind and its place in the order, or nil and -1.
+func (c *Catalog) Lookup(name string) (*Kind, int) {
+	if i, ok := c.index[name]; ok {
+		return c.kinds[i], i
+	}
+	return nil, -1
+}
