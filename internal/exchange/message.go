@@ -213,3 +213,12 @@ var statusText = map[int]string{
 	504: "Gateway Timeout", 505: "HTTP Version Not Supported", 506: "Variant Also Negotiates",
 	507: "Insufficient Storage", 508: "Loop Detected", 510: "Not Extended", 511: "Network Authentication Required",
 }
+
+// Tunnel is the Body of a 101 answer: the upstream's half of the connection.
+type Tunnel interface {
+	Body
+	// Join moves bytes both ways between the client and the upstream until
+	// both sides have ended, one failed, or neither moved a byte for the
+	// upstream's idle time. It closes both.
+	Join(x *Exchange, client Stream) error
+}
