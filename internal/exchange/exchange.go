@@ -43,6 +43,7 @@ type Client struct {
 	IP       string         // Addr's address as text
 	Peer     netip.AddrPort // the other end of the socket
 	Trusted  bool           // the peer may set X-Forwarded-* and Forwarded
+	Proxies  []netip.Prefix // the listener's trusted proxies
 	Listener string         // name of the listener that took the connection
 	Port     string         // the listener's port in decimal, "" for a unix socket
 	TLS      *TLS           // nil on a plain connection

@@ -47,7 +47,7 @@ const (
 	Admit                  // how much
 	Cache                  // is the answer known
 	Transform              // change what goes on
-	Report                 // tell
+	Report                 // tell; its done steps run for every exchange, reached or not
 )
 
 var stageNames = [...]string{"edge", "identify", "authorize", "admit", "cache", "transform", "report"}
