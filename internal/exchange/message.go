@@ -109,10 +109,19 @@ type Body interface {
 	Close() error
 }
 
+// Ready is a Body that can tell whether Next would return without waiting.
+// What was gathered for a client or an upstream is not held back for a body
+// that is not ready, or cannot tell.
+type Ready interface {
+	Ready() bool
+}
+
 // NoBody is the body of a message that has none.
 var NoBody Body = noBody{}
 
 type noBody struct{}
+
+func (noBody) Ready() bool { return true }
 
 func (noBody) Next() ([]byte, error) { return nil, io.EOF }
 func (noBody) Close() error          { return nil }
@@ -129,6 +138,7 @@ func (b *bytesBody) Next() ([]byte, error) {
 }
 
 func (b *bytesBody) Close() error { return nil }
+func (b *bytesBody) Ready() bool  { return true }
 
 // Bytes returns a body that holds p.
 func Bytes(p []byte) Body { return &bytesBody{p} }
