@@ -52,6 +52,7 @@ type Conn struct {
 	}
 
 	impatient bool // read must not wait
+	pace      pace
 
 	place place
 }
@@ -359,6 +360,40 @@ func (c *Conn) progress() {
 	}
 }
 
+// SetPace makes Splice from this connection fail with ErrTimeout when, after
+// grace, fewer than rate bytes a second have come on the average. Only the
+// time spent waiting for them counts. A rate of 0 takes the limit away.
+func (c *Conn) SetPace(rate int64, grace time.Duration) {
+	c.pace = pace{rate: rate, grace: int64(grace), start: c.sweeper.now.Load()}
+	c.came(0)
+}
+
+// pace is the least speed at which Splice must receive bytes.
+type pace struct {
+	rate, grace, start, moved int64
+}
+
+// came takes note of n bytes that Splice received.
+func (c *Conn) came(n int64) {
+	c.progress()
+	p := &c.pace
+	if p.rate <= 0 {
+		return
+	}
+	p.moved += n
+	spare := max(p.grace, int64(float64(p.moved)/float64(p.rate)*1e9))
+	end := p.start + spare + int64(Tick)
+	if d := c.deadline.Load(); d == 0 || end < d {
+		c.deadline.Store(end)
+	}
+}
+
+// held takes note that Splice did not wait for this connection since a time.
+func (c *Conn) held(since int64) { c.pace.start += c.sweeper.now.Load() - since }
+
+// Clock returns the sweeper's time, which is at most a Tick old.
+func (c *Conn) Clock() time.Duration { return c.sweeper.Now() }
+
 // Watch has the sweeper look whether the other end is still there and tell w
 // when it is not: at once after a reset, and when it closed its sending half
 // only after grace, for it may still wait for the answer. A goroutine that is
@@ -456,6 +491,21 @@ func (c *Conn) Abort() {
 	if t, ok := c.nc.(*net.TCPConn); ok {
 		// Without it the close below is an ordinary one; it is still a close.
 		_ = t.SetLinger(0)
+	}
+	_ = c.nc.Close()
+}
+
+// Hangup ends both directions of the connection, for whoever waits on it and
+// for the other end, and resets it when it is closed. Any goroutine may call
+// it; the one that uses the connection still has to close it.
+func (c *Conn) Hangup() {
+	if t, ok := c.nc.(*net.TCPConn); ok {
+		// Without it the close will be an ordinary one; it is still a close.
+		_ = t.SetLinger(0)
+	}
+	if c.raw != nil {
+		c.raw.shutdown()
+		return
 	}
 	_ = c.nc.Close()
 }

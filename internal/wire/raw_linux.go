@@ -241,6 +241,13 @@ func (r *raw) quiet(bytesAllowed bool) (quiet bool) {
 	return err == nil && quiet
 }
 
+// shutdown ends both directions.
+func (r *raw) shutdown() {
+	// It fails when the socket is closed or was never connected: then there
+	// is nothing to end.
+	_ = r.rc.Control(func(fd uintptr) { _ = unix.Shutdown(int(fd), unix.SHUT_RDWR) })
+}
+
 func sysRead(fd uintptr, p []byte) (int, syscall.Errno) {
 	for {
 		n, _, errno := syscall.RawSyscall(syscall.SYS_READ, fd, uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))

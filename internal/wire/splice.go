@@ -14,7 +14,7 @@ func (e *WriteError) Unwrap() error { return e.Err }
 // Splice moves n bytes from src to dst, or all until src ends when n is
 // negative, and returns how many reached dst. Between two plain sockets the
 // bytes stay inside the kernel. Every step begins the timeouts of both
-// connections anew. An end of src before n bytes is io.ErrUnexpectedEOF; an
+// connections anew, and SetPace holds for src. An end of src before n bytes is io.ErrUnexpectedEOF; an
 // error of dst is a *WriteError.
 func Splice(dst, src *Conn, n int64) (int64, error) {
 	if dst.raw != nil && src.raw != nil && dst.over == nil && src.over == nil {
@@ -32,8 +32,6 @@ func Splice(dst, src *Conn, n int64) (int64, error) {
 		case err != nil:
 			return done, err
 		}
-		dst.progress()
-		src.progress()
 	}
 	return done, nil
 }
@@ -55,8 +53,12 @@ func copyOnce(dst, src *Conn, most int64) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
+	src.came(int64(k))
+	since := src.sweeper.now.Load()
 	if _, err := dst.Write(p[:k]); err != nil {
 		return 0, &WriteError{err}
 	}
+	dst.progress()
+	src.held(since)
 	return int64(k), nil
 }

@@ -63,8 +63,6 @@ func spliceRaw(dst, src *Conn, n int64) (done int64, err error) {
 			k, err = copyOnce(dst, src, n-done)
 			done += k
 			if err == nil {
-				src.progress()
-				dst.progress()
 				continue
 			}
 		}
@@ -76,7 +74,8 @@ func spliceRaw(dst, src *Conn, n int64) (done int64, err error) {
 		case err != nil:
 			return done, err
 		}
-		src.progress()
+		src.came(int64(got))
+		since := src.sweeper.now.Load()
 		// More follows at once when the pipe was filled; otherwise what there
 		// is must not wait for it.
 		more := got == p.size && n > 0 && done+int64(got) < n
@@ -91,6 +90,7 @@ func spliceRaw(dst, src *Conn, n int64) (done int64, err error) {
 			done += int64(k)
 		}
 		pipes.Put(p)
+		src.held(since)
 	}
 	return done, nil
 }

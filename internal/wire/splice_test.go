@@ -100,6 +100,26 @@ func TestSpliceIsStoppedByAStalledReader(t *testing.T) {
 	})
 }
 
+func TestSpliceEndsASourceThatIsTooSlow(t *testing.T) {
+	everyPath(t, func(t *testing.T, a, b, c, d *Conn) {
+		go func() {
+			for { // a byte a tick keeps every other timeout away
+				if _, err := a.Write([]byte("x")); err != nil {
+					return
+				}
+				time.Sleep(Tick)
+			}
+		}()
+		go readAll(d)
+		b.SetTimeout(time.Minute)
+		b.SetPace(1000, 3*Tick)
+		if _, err := Splice(c, b, -1); !errors.Is(err, ErrTimeout) {
+			t.Fatal(err)
+		}
+		b.Close()
+	})
+}
+
 func BenchmarkSplice(b *testing.B) {
 	s := NewSweeper()
 	defer s.Close()
