@@ -347,7 +347,9 @@ func (c *Conn) Alive() bool {
 // Tick, so a timeout comes up to two ticks late and never early. Splice begins
 // the time anew with every step.
 func (c *Conn) SetTimeout(d time.Duration) {
-	c.timeout.Store(int64(d))
+	if c.timeout.Load() != int64(d) { // a load is cheaper than a store
+		c.timeout.Store(int64(d))
+	}
 	c.progress()
 }
 
