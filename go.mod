@@ -2,6 +2,8 @@ module gatehouse.dev/gatehouse
 
 go 1.26.0
 
+require github.com/rogpeppe/go-internal v1.16.0
+
 require (
 	github.com/fsnotify/fsnotify v1.10.1 // indirect
 	github.com/inconshreveable/mousetrap v1.1.0 // indirect
@@ -11,4 +13,5 @@ require (
 	go.yaml.in/yaml/v4 v4.0.0 // indirect
 	golang.org/x/sys v0.49.0 // indirect
 	golang.org/x/text v0.14.0 // indirect
+	golang.org/x/tools v0.26.0 // indirect
 )
