@@ -1,0 +1,183 @@
+package h1
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"gatehouse.dev/gatehouse/internal/exchange"
+	"gatehouse.dev/gatehouse/internal/wire"
+)
+
+func tableLimits() *Limits {
+	return &Limits{
+		HeaderBytes: 8192, Headers: 50, Body: 65536,
+		HeaderTimeout: time.Minute, IdleTimeout: time.Minute, HalfClose: time.Minute,
+	}
+}
+
+// rig is a server on a loopback socket.
+type rig struct {
+	t       testing.TB
+	s       *Server
+	address string
+	sweeper *wire.Sweeper
+	conns   sync.WaitGroup
+}
+
+func newRig(t testing.TB, l *Limits, handler func(*exchange.Exchange)) *rig {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &rig{t: t, s: &Server{Handler: handler}, address: ln.Addr().String(), sweeper: wire.NewSweeper()}
+	r.s.Limits.Store(l)
+	accepting := make(chan struct{})
+	go func() {
+		defer close(accepting)
+		for {
+			nc, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			r.conns.Go(func() { r.s.Serve(wire.New(nc, r.sweeper), &exchange.Client{IP: "127.0.0.1"}) })
+		}
+	}()
+	t.Cleanup(func() {
+		ln.Close()
+		<-accepting
+		r.s.Cut()
+		r.conns.Wait()
+		r.sweeper.Close()
+	})
+	return r
+}
+
+// client is a connection to a rig.
+type client struct {
+	t testing.TB
+	*net.TCPConn
+	r *bufio.Reader
+}
+
+func (r *rig) dial() *client {
+	r.t.Helper()
+	nc, err := net.Dial("tcp", r.address)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() { nc.Close() })
+	if err := nc.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		r.t.Fatal(err)
+	}
+	return &client{r.t, nc.(*net.TCPConn), bufio.NewReader(nc)}
+}
+
+// send writes; a server that has closed already is no fault.
+func (c *client) send(s string) {
+	_, _ = io.WriteString(c.TCPConn, s)
+}
+
+// answer reads an answer with its body.
+func (c *client) answer(method string) (*http.Response, string) {
+	c.t.Helper()
+	res, err := http.ReadResponse(c.r, &http.Request{Method: method})
+	if err != nil {
+		c.t.Fatalf("no answer: %v", err)
+	}
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		c.t.Fatalf("body of an answer %d: %v", res.StatusCode, err)
+	}
+	return res, string(body)
+}
+
+// expect reads exactly s.
+func (c *client) expect(s string) {
+	c.t.Helper()
+	got := make([]byte, len(s))
+	n, err := io.ReadFull(c.r, got)
+	if err != nil || string(got) != s {
+		c.t.Fatalf("want %q, have %q, %v", s, got[:n], err)
+	}
+}
+
+// expectEnd reads the end of the connection.
+func (c *client) expectEnd() {
+	c.t.Helper()
+	if rest, err := io.ReadAll(c.r); err != nil || len(rest) > 0 {
+		c.t.Fatalf("want the end of the connection, have %q, %v", rest, err)
+	}
+}
+
+// finish writes x.Response as gateway does.
+func finish(x *exchange.Exchange) {
+	if x.Problem != nil {
+		x.Render()
+	}
+	if err := x.Down.WriteHead(x); err != nil {
+		x.Down.Abort()
+		return
+	}
+	readErr, writeErr := x.Down.WriteFrom(x)
+	if readErr != nil || writeErr != nil {
+		x.Down.Abort()
+		return
+	}
+	if err := x.Down.Finish(x); err != nil {
+		x.Down.Abort()
+	}
+}
+
+// reply answers 200 with a body.
+func reply(x *exchange.Exchange, body string) {
+	x.Response.Status = 200
+	x.Response.SetBody([]byte(body))
+	finish(x)
+}
+
+// readBody reads the request's body, or fails the exchange.
+func readBody(x *exchange.Exchange) (string, bool) {
+	var all []byte
+	for {
+		p, err := x.Request.Body.Next()
+		if err == io.EOF {
+			return string(all), true
+		}
+		if err != nil {
+			var problem *exchange.Problem
+			if !errors.As(err, &problem) {
+				problem = &exchange.Problem{Status: exchange.StatusClientGone, Cause: err}
+			}
+			x.Fail(problem)
+			return "", false
+		}
+		all = append(all, p...)
+	}
+}
+
+// echo answers with the request's body.
+func echo(x *exchange.Exchange) {
+	if body, ok := readBody(x); ok {
+		reply(x, body)
+	} else {
+		finish(x)
+	}
+}
+
+func fieldText(h *exchange.Header) string {
+	var b strings.Builder
+	for name, value := range h.All() {
+		b.WriteString(name + ": " + value + "\n")
+	}
+	return b.String()
+}
+
+const simple = "GET / HTTP/1.1\r\nHost: a.example\r\n\r\n"
