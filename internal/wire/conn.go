@@ -465,7 +465,8 @@ func (c *Conn) woken(err error) error {
 
 type closeWriter interface{ CloseWrite() error }
 
-// CloseWrite says that no more will be written.
+// CloseWrite says that no more will be written. It is errors.ErrUnsupported
+// for connections that cannot be closed by half.
 func (c *Conn) CloseWrite() error {
 	if h, ok := c.over.(closeWriter); ok {
 		return h.CloseWrite()
@@ -473,7 +474,7 @@ func (c *Conn) CloseWrite() error {
 	if h, ok := c.nc.(closeWriter); ok {
 		return h.CloseWrite()
 	}
-	return nil
+	return errors.ErrUnsupported
 }
 
 // Close closes the connection.

@@ -1,0 +1,211 @@
+package h1
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"gatehouse.dev/gatehouse/internal/exchange"
+	"gatehouse.dev/gatehouse/internal/wire"
+)
+
+// slack is how much later than asked a timeout may come.
+const slack = 3 * wire.Tick
+
+// inTime runs a test under virtual time, with one connection to a server.
+func inTime(t *testing.T, l *Limits, handler func(*exchange.Exchange), f func(t *testing.T, nc net.Conn)) {
+	synctest.Test(t, func(t *testing.T) {
+		sweeper := wire.NewSweeper()
+		s := &Server{Handler: handler}
+		s.Limits.Store(l)
+		here, there := net.Pipe()
+		served := make(chan struct{})
+		go func() {
+			defer close(served)
+			s.Serve(wire.New(there, sweeper), &exchange.Client{})
+		}()
+		f(t, here)
+		here.Close()
+		<-served
+		sweeper.Close()
+	})
+}
+
+// drip writes a byte at a time until the other side has had enough.
+func drip(nc net.Conn, s string, every time.Duration) {
+	for i := range len(s) {
+		if _, err := io.WriteString(nc, s[i:i+1]); err != nil {
+			return
+		}
+		time.Sleep(every)
+	}
+}
+
+func within(t *testing.T, since time.Time, want time.Duration) {
+	t.Helper()
+	if d := time.Since(since); d < want || d > want+slack {
+		t.Errorf("it took %v, want %v", d, want)
+	}
+}
+
+func TestSlowHead(t *testing.T) {
+	l := tableLimits()
+	l.HeaderTimeout = 10 * time.Second
+	inTime(t, l, echo, func(t *testing.T, nc net.Conn) {
+		start := time.Now()
+		go drip(nc, "GET / HTTP/1.1\r\nHost: "+strings.Repeat("a", 1000), time.Second)
+		res, err := http.ReadResponse(bufio.NewReader(nc), nil)
+		if err != nil || res.StatusCode != 408 {
+			t.Fatalf("%v %v", res, err)
+		}
+		within(t, start, l.HeaderTimeout)
+	})
+}
+
+func TestIdleConnectionEndsWithoutAWord(t *testing.T) {
+	l := tableLimits()
+	l.IdleTimeout = 30 * time.Second
+	for _, first := range []string{"", "\r\n", "\r"} {
+		inTime(t, l, echo, func(t *testing.T, nc net.Conn) {
+			start := time.Now()
+			want := l.IdleTimeout
+			if first != "" {
+				if _, err := io.WriteString(nc, first); err != nil {
+					t.Fatal(err)
+				}
+				want = l.HeaderTimeout
+			}
+			if got, err := io.ReadAll(nc); len(got) > 0 || err != nil {
+				t.Fatalf("%q: %q %v", first, got, err)
+			}
+			within(t, start, want)
+		})
+	}
+}
+
+func TestSlowBody(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		limit func(*Limits)
+		every time.Duration
+		want  time.Duration
+	}{
+		{"no progress", func(l *Limits) { l.IdleTimeout = 20 * time.Second }, time.Hour, 20 * time.Second},
+		{"too slow", func(l *Limits) { l.BodyMinRate = 100 }, time.Second, rateGrace},
+		{"at pace for a while", func(l *Limits) { l.BodyMinRate = 100 }, 0, 10 * time.Second},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			l := tableLimits()
+			c.limit(l)
+			for _, framing := range []string{"Content-Length: 60000\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\nea60\r\n"} {
+				inTime(t, l, echo, func(t *testing.T, nc net.Conn) {
+					start := time.Now()
+					go func() {
+						io.WriteString(nc, "POST / HTTP/1.1\r\nHost: a\r\n"+framing)
+						if c.every == 0 { // ten seconds' worth at once
+							io.WriteString(nc, strings.Repeat("x", 1000))
+							return
+						}
+						drip(nc, strings.Repeat("x", 60000), c.every)
+					}()
+					res, err := http.ReadResponse(bufio.NewReader(nc), nil)
+					if err != nil || res.StatusCode != 408 {
+						t.Fatalf("%v %v", res, err)
+					}
+					within(t, start, c.want)
+				})
+			}
+		})
+	}
+}
+
+// A body that waits because nobody reads it is not the client's fault.
+func TestSlowReaderOfABodyIsNotTheClientsFault(t *testing.T) {
+	l := tableLimits()
+	l.BodyMinRate = 100
+	inTime(t, l, func(x *exchange.Exchange) {
+		time.Sleep(time.Hour)
+		echo(x)
+	}, func(t *testing.T, nc net.Conn) {
+		go io.WriteString(nc, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 20000\r\n\r\n"+strings.Repeat("x", 20000))
+		res, err := http.ReadResponse(bufio.NewReader(nc), nil)
+		if err != nil || res.StatusCode != 200 {
+			t.Fatalf("%v %v", res, err)
+		}
+		if _, err := io.Copy(io.Discard, res.Body); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+func TestStalledReaderOfAnAnswer(t *testing.T) {
+	l := tableLimits()
+	l.IdleTimeout = 30 * time.Second
+	failed := make(chan error, 1)
+	inTime(t, l, func(x *exchange.Exchange) {
+		x.Response.Status, x.Response.Length = 200, 1<<20
+		err := x.Down.WriteHead(x)
+		for err == nil {
+			err = x.Down.WriteBody(make([]byte, 4096))
+		}
+		failed <- err
+		x.Down.Abort()
+	}, func(t *testing.T, nc net.Conn) {
+		start := time.Now()
+		if _, err := io.WriteString(nc, simple); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-failed; !errors.Is(err, wire.ErrTimeout) {
+			t.Fatal(err)
+		}
+		within(t, start, l.IdleTimeout)
+	})
+}
+
+func TestUnreadBodyIsDrainedForALimitedTime(t *testing.T) {
+	l := tableLimits()
+	inTime(t, l, func(x *exchange.Exchange) { reply(x, "") }, func(t *testing.T, nc net.Conn) {
+		r := bufio.NewReader(nc)
+		if _, err := io.WriteString(nc, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := http.ReadResponse(r, nil); err != nil {
+			t.Fatal(err)
+		}
+		start := time.Now()
+		go drip(nc, strings.Repeat("x", 1000), 100*time.Millisecond)
+		if _, err := r.ReadByte(); err != io.EOF {
+			t.Fatal(err)
+		}
+		within(t, start, drainTime)
+	})
+}
+
+func TestDateFollowsTheClock(t *testing.T) {
+	inTime(t, tableLimits(), echo, func(t *testing.T, nc net.Conn) {
+		r := bufio.NewReader(nc)
+		for range 5 {
+			if _, err := io.WriteString(nc, simple); err != nil {
+				t.Fatal(err)
+			}
+			res, err := http.ReadResponse(r, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			at, err := http.ParseTime(res.Header.Get("Date"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d := time.Since(at); d < 0 || d > 2500*time.Millisecond {
+				t.Fatalf("Date is %v behind", d)
+			}
+			time.Sleep(7 * time.Second)
+		}
+	})
+}
