@@ -38,7 +38,8 @@ type Conn struct {
 
 	interrupted atomic.Bool
 	timeout     atomic.Int64 // what SetTimeout was given, in nanoseconds
-	deadline    atomic.Int64 // when that ends in the sweeper's clock, 0 for never
+	limit       atomic.Int64 // what SetLimit was given, in the sweeper's clock, 0 for none
+	deadline    atomic.Int64 // when the nearer of the two is reached, 0 for never
 	armed       atomic.Int64 // when WriteRead began to wait, 0 when nobody does
 
 	watch    atomic.Int64 // since when the other end is watched, or one of the states below
@@ -353,13 +354,32 @@ func (c *Conn) SetTimeout(d time.Duration) {
 	c.progress()
 }
 
+// SetLimit makes reads and writes fail with ErrTimeout once d has passed,
+// whatever progress is made until then; 0 takes the limit away. It is as late
+// as SetTimeout, and of effect from the next SetTimeout on.
+func (c *Conn) SetLimit(d time.Duration) {
+	at := int64(0)
+	if d > 0 {
+		at = c.sweeper.now.Load() + int64(d+Tick)
+	}
+	c.limit.Store(at)
+}
+
+// Limited reports whether the time given to SetLimit has passed.
+func (c *Conn) Limited() bool {
+	at := c.limit.Load()
+	return at != 0 && c.sweeper.now.Load() >= at
+}
+
 // progress begins the time of SetTimeout anew.
 func (c *Conn) progress() {
+	at := c.limit.Load()
 	if d := c.timeout.Load(); d > 0 {
-		c.deadline.Store(c.sweeper.now.Load() + d + int64(Tick))
-	} else {
-		c.deadline.Store(0)
+		if t := c.sweeper.now.Load() + d + int64(Tick); at == 0 || t < at {
+			at = t
+		}
 	}
+	c.deadline.Store(at)
 }
 
 // SetPace makes Splice from this connection fail with ErrTimeout when, after

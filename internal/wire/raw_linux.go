@@ -47,6 +47,7 @@ const (
 	opWait
 	opWriteRead
 	opSplice
+	opPeek
 )
 
 // newRaw returns nil where there is no raw access.
@@ -145,6 +146,10 @@ func (r *raw) tryRead(fd uintptr) bool {
 		return errno != syscall.EAGAIN
 	case opSplice:
 		return r.trySplice(fd)
+	case opPeek:
+		var b [1]byte
+		r.n, r.rerr = sysPeek(fd, &b)
+		return true
 	}
 	r.n, r.rerr = sysRead(fd, r.in)
 	if r.rerr != syscall.EAGAIN {
@@ -232,13 +237,10 @@ func (r *raw) readable() (readable bool) {
 
 // quiet reports whether there is no end and, unless bytes are allowed, nothing
 // to read.
-func (r *raw) quiet(bytesAllowed bool) (quiet bool) {
-	err := r.rc.Control(func(fd uintptr) {
-		var b [1]byte
-		n, errno := sysPeek(fd, &b)
-		quiet = errno == syscall.EAGAIN || errno == 0 && n > 0 && bytesAllowed
-	})
-	return err == nil && quiet
+func (r *raw) quiet(bytesAllowed bool) bool {
+	r.op = opPeek
+	err := r.rc.Read(r.readFn)
+	return err == nil && (r.rerr == syscall.EAGAIN || r.rerr == 0 && r.n > 0 && bytesAllowed)
 }
 
 // shutdown ends both directions.

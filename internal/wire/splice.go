@@ -55,6 +55,7 @@ func copyOnce(dst, src *Conn, most int64) (int64, error) {
 	}
 	src.came(int64(k))
 	since := src.sweeper.now.Load()
+	dst.progress() // its time passed while it had nothing to do
 	if _, err := dst.Write(p[:k]); err != nil {
 		return 0, &WriteError{err}
 	}

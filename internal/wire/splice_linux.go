@@ -79,6 +79,7 @@ func spliceRaw(dst, src *Conn, n int64) (done int64, err error) {
 		// More follows at once when the pipe was filled; otherwise what there
 		// is must not wait for it.
 		more := got == p.size && n > 0 && done+int64(got) < n
+		dst.progress() // its time passed while it had nothing to do
 		for got > 0 {
 			k, err := dst.spliceOut(p, got, more)
 			if err != nil {
