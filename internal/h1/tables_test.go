@@ -80,9 +80,7 @@ func TestTableKnowsNetHTTP(t *testing.T) {
 	for _, c := range h1test.MalformedRequests {
 		k := r.dial()
 		k.send(c.Bytes)
-		if err := k.CloseWrite(); err != nil {
-			t.Fatal(err)
-		}
+		_ = k.CloseWrite() // fails when the server has closed already
 		std := false
 		res, err := http.ReadResponse(k.r, nil)
 		if err == nil && res.StatusCode < 300 || len(taken) > 0 {

@@ -7,6 +7,8 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,8 +20,34 @@ import (
 // slack is how much later than asked a timeout may come.
 const slack = 3 * wire.Tick
 
+// timedClient is the client's end of a connection.
+type timedClient struct {
+	net.Conn
+	writers sync.WaitGroup
+}
+
+// drip writes a byte at a time until the other side has had enough.
+func (c *timedClient) drip(s string, every time.Duration) {
+	c.writers.Go(func() {
+		for i := range len(s) {
+			if _, err := io.WriteString(c, s[i:i+1]); err != nil {
+				return
+			}
+			time.Sleep(every)
+		}
+	})
+}
+
+// send writes without waiting for the other side to read.
+func (c *timedClient) send(s string) {
+	c.writers.Go(func() {
+		// The other side may have had enough before all is written.
+		_, _ = io.WriteString(c, s)
+	})
+}
+
 // inTime runs a test under virtual time, with one connection to a server.
-func inTime(t *testing.T, l *Limits, handler func(*exchange.Exchange), f func(t *testing.T, nc net.Conn)) {
+func inTime(t *testing.T, l *Limits, handler func(*exchange.Exchange), f func(t *testing.T, nc *timedClient)) {
 	synctest.Test(t, func(t *testing.T) {
 		sweeper := wire.NewSweeper()
 		s := &Server{Handler: handler}
@@ -30,21 +58,13 @@ func inTime(t *testing.T, l *Limits, handler func(*exchange.Exchange), f func(t 
 			defer close(served)
 			s.Serve(wire.New(there, sweeper), &exchange.Client{})
 		}()
-		f(t, here)
+		c := &timedClient{Conn: here}
+		f(t, c)
 		here.Close()
 		<-served
+		c.writers.Wait()
 		sweeper.Close()
 	})
-}
-
-// drip writes a byte at a time until the other side has had enough.
-func drip(nc net.Conn, s string, every time.Duration) {
-	for i := range len(s) {
-		if _, err := io.WriteString(nc, s[i:i+1]); err != nil {
-			return
-		}
-		time.Sleep(every)
-	}
 }
 
 func within(t *testing.T, since time.Time, want time.Duration) {
@@ -57,9 +77,9 @@ func within(t *testing.T, since time.Time, want time.Duration) {
 func TestSlowHead(t *testing.T) {
 	l := tableLimits()
 	l.HeaderTimeout = 10 * time.Second
-	inTime(t, l, echo, func(t *testing.T, nc net.Conn) {
+	inTime(t, l, echo, func(t *testing.T, nc *timedClient) {
 		start := time.Now()
-		go drip(nc, "GET / HTTP/1.1\r\nHost: "+strings.Repeat("a", 1000), time.Second)
+		nc.drip("GET / HTTP/1.1\r\nHost: "+strings.Repeat("a", 1000), time.Second)
 		res, err := http.ReadResponse(bufio.NewReader(nc), nil)
 		if err != nil || res.StatusCode != 408 {
 			t.Fatalf("%v %v", res, err)
@@ -72,7 +92,7 @@ func TestIdleConnectionEndsWithoutAWord(t *testing.T) {
 	l := tableLimits()
 	l.IdleTimeout = 30 * time.Second
 	for _, first := range []string{"", "\r\n", "\r"} {
-		inTime(t, l, echo, func(t *testing.T, nc net.Conn) {
+		inTime(t, l, echo, func(t *testing.T, nc *timedClient) {
 			start := time.Now()
 			want := l.IdleTimeout
 			if first != "" {
@@ -104,16 +124,16 @@ func TestSlowBody(t *testing.T) {
 			l := tableLimits()
 			c.limit(l)
 			for _, framing := range []string{"Content-Length: 60000\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\nea60\r\n"} {
-				inTime(t, l, echo, func(t *testing.T, nc net.Conn) {
+				inTime(t, l, echo, func(t *testing.T, nc *timedClient) {
 					start := time.Now()
-					go func() {
-						io.WriteString(nc, "POST / HTTP/1.1\r\nHost: a\r\n"+framing)
-						if c.every == 0 { // ten seconds' worth at once
-							io.WriteString(nc, strings.Repeat("x", 1000))
-							return
-						}
-						drip(nc, strings.Repeat("x", 60000), c.every)
-					}()
+					if _, err := io.WriteString(nc, "POST / HTTP/1.1\r\nHost: a\r\n"+framing); err != nil {
+						t.Fatal(err)
+					}
+					if c.every == 0 {
+						nc.send(strings.Repeat("x", 1000)) // ten seconds' worth at once
+					} else {
+						nc.drip(strings.Repeat("x", 60000), c.every)
+					}
 					res, err := http.ReadResponse(bufio.NewReader(nc), nil)
 					if err != nil || res.StatusCode != 408 {
 						t.Fatalf("%v %v", res, err)
@@ -132,8 +152,8 @@ func TestSlowReaderOfABodyIsNotTheClientsFault(t *testing.T) {
 	inTime(t, l, func(x *exchange.Exchange) {
 		time.Sleep(time.Hour)
 		echo(x)
-	}, func(t *testing.T, nc net.Conn) {
-		go io.WriteString(nc, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 20000\r\n\r\n"+strings.Repeat("x", 20000))
+	}, func(t *testing.T, nc *timedClient) {
+		nc.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 20000\r\n\r\n" + strings.Repeat("x", 20000))
 		res, err := http.ReadResponse(bufio.NewReader(nc), nil)
 		if err != nil || res.StatusCode != 200 {
 			t.Fatalf("%v %v", res, err)
@@ -147,30 +167,33 @@ func TestSlowReaderOfABodyIsNotTheClientsFault(t *testing.T) {
 func TestStalledReaderOfAnAnswer(t *testing.T) {
 	l := tableLimits()
 	l.IdleTimeout = 30 * time.Second
-	failed := make(chan error, 1)
+	var failed atomic.Value
 	inTime(t, l, func(x *exchange.Exchange) {
 		x.Response.Status, x.Response.Length = 200, 1<<20
 		err := x.Down.WriteHead(x)
 		for err == nil {
 			err = x.Down.WriteBody(make([]byte, 4096))
 		}
-		failed <- err
+		failed.Store(err)
 		x.Down.Abort()
-	}, func(t *testing.T, nc net.Conn) {
-		start := time.Now()
+	}, func(t *testing.T, nc *timedClient) {
 		if _, err := io.WriteString(nc, simple); err != nil {
 			t.Fatal(err)
 		}
-		if err := <-failed; !errors.Is(err, wire.ErrTimeout) {
+		time.Sleep(l.IdleTimeout - time.Second)
+		if err := failed.Load(); err != nil {
+			t.Fatalf("too early: %v", err)
+		}
+		time.Sleep(time.Second + slack)
+		if err, ok := failed.Load().(error); !ok || !errors.Is(err, wire.ErrTimeout) {
 			t.Fatal(err)
 		}
-		within(t, start, l.IdleTimeout)
 	})
 }
 
 func TestUnreadBodyIsDrainedForALimitedTime(t *testing.T) {
 	l := tableLimits()
-	inTime(t, l, func(x *exchange.Exchange) { reply(x, "") }, func(t *testing.T, nc net.Conn) {
+	inTime(t, l, func(x *exchange.Exchange) { reply(x, "") }, func(t *testing.T, nc *timedClient) {
 		r := bufio.NewReader(nc)
 		if _, err := io.WriteString(nc, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n"); err != nil {
 			t.Fatal(err)
@@ -179,7 +202,7 @@ func TestUnreadBodyIsDrainedForALimitedTime(t *testing.T) {
 			t.Fatal(err)
 		}
 		start := time.Now()
-		go drip(nc, strings.Repeat("x", 1000), 100*time.Millisecond)
+		nc.drip(strings.Repeat("x", 1000), 100*time.Millisecond)
 		if _, err := r.ReadByte(); err != io.EOF {
 			t.Fatal(err)
 		}
@@ -188,7 +211,7 @@ func TestUnreadBodyIsDrainedForALimitedTime(t *testing.T) {
 }
 
 func TestDateFollowsTheClock(t *testing.T) {
-	inTime(t, tableLimits(), echo, func(t *testing.T, nc net.Conn) {
+	inTime(t, tableLimits(), echo, func(t *testing.T, nc *timedClient) {
 		r := bufio.NewReader(nc)
 		for range 5 {
 			if _, err := io.WriteString(nc, simple); err != nil {
