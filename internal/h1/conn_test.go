@@ -513,12 +513,12 @@ func TestClientThatGoesAwayCancelsTheExchange(t *testing.T) {
 }
 
 func TestHalfClosedClientIsServed(t *testing.T) {
-	var r *rig
-	r = newRig(t, tableLimits(), func(x *exchange.Exchange) {
+	sweeper := newSweeper(t)
+	r := newRig(t, tableLimits(), func(x *exchange.Exchange) {
 		// Long enough for the sweeper to have seen the half-closed client.
 		p, q := net.Pipe()
 		defer q.Close()
-		c := wire.New(p, r.sweeper)
+		c := wire.New(p, sweeper)
 		defer c.Close()
 		c.SetTimeout(3 * wire.Tick)
 		if err := c.WaitReadable(); !errors.Is(err, wire.ErrTimeout) {

@@ -33,12 +33,18 @@ type rig struct {
 
 func newRig(t testing.TB, l *Limits, handler func(*exchange.Exchange)) *rig {
 	t.Helper()
+	s := &Server{Handler: handler}
+	s.Limits.Store(l)
+	return rigOf(t, s)
+}
+
+func rigOf(t testing.TB, s *Server) *rig {
+	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &rig{t: t, s: &Server{Handler: handler}, address: ln.Addr().String(), sweeper: wire.NewSweeper()}
-	r.s.Limits.Store(l)
+	r := &rig{t: t, s: s, address: ln.Addr().String(), sweeper: wire.NewSweeper()}
 	accepting := make(chan struct{})
 	go func() {
 		defer close(accepting)
@@ -58,6 +64,12 @@ func newRig(t testing.TB, l *Limits, handler func(*exchange.Exchange)) *rig {
 		r.sweeper.Close()
 	})
 	return r
+}
+
+func newSweeper(t testing.TB) *wire.Sweeper {
+	s := wire.NewSweeper()
+	t.Cleanup(s.Close)
+	return s
 }
 
 // client is a connection to a rig.

@@ -114,6 +114,7 @@ func TestBodiesFromConnections(t *testing.T) {
 			if c.length > 0 {
 				body.left -= int64(c.buffered)
 			}
+			body.c = source(t, newSweeper(t), data[c.buffered:c.send])
 			r := newRig(t, tableLimits(), func(x *exchange.Exchange) {
 				x.Response.Status, x.Response.Length, x.Response.Body = 200, c.length, body
 				finish(x)
@@ -122,7 +123,6 @@ func TestBodiesFromConnections(t *testing.T) {
 					t.Errorf("%d bytes were counted, want %d", x.Response.Sent, want)
 				}
 			})
-			body.c = source(t, r.sweeper, data[c.buffered:c.send])
 			k := r.dial()
 			k.t = t
 			k.send(c.request)
@@ -150,8 +150,7 @@ func TestRequestBodyTakenFromTheConnection(t *testing.T) {
 	l := tableLimits()
 	l.Body = 0
 	got := make(chan []byte, 1)
-	r := newRig(t, l, nil)
-	r.s.Handler = func(x *exchange.Exchange) {
+	r := newRig(t, l, func(x *exchange.Exchange) {
 		c, buffered, remaining := x.Request.Body.(RawBody).Raw()
 		if c == nil || int64(len(buffered))+remaining != 1<<20 {
 			t.Errorf("%v, %d and %d bytes", c, len(buffered), remaining)
@@ -177,7 +176,7 @@ func TestRequestBodyTakenFromTheConnection(t *testing.T) {
 		}
 		got <- append(all, p...)
 		reply(x, "")
-	}
+	})
 	k := r.dial()
 	k.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1048576\r\nExpect: 100-continue\r\n\r\n")
 	k.expect("HTTP/1.1 100 Continue\r\n\r\n")

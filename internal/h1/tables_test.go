@@ -14,9 +14,10 @@ import (
 )
 
 func TestMalformedRequestsAreRefused(t *testing.T) {
-	r := newRig(t, tableLimits(), echo)
 	seen := make(chan *exchange.Problem, 1)
-	r.s.Refused = func(x *exchange.Exchange) { seen <- x.Problem }
+	s := &Server{Handler: echo, Refused: func(x *exchange.Exchange) { seen <- x.Problem }}
+	s.Limits.Store(tableLimits())
+	r := rigOf(t, s)
 	for _, c := range h1test.MalformedRequests {
 		t.Run(c.Name, func(t *testing.T) {
 			for len(seen) > 0 {

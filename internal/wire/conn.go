@@ -339,8 +339,19 @@ func (c *Conn) Alive() bool {
 	if c.peeked.full || c.interrupted.Load() {
 		return false
 	}
-	// Over TLS a session ticket may lie unread, so that bytes say nothing.
-	return c.raw == nil || c.raw.quiet(c.over != nil)
+	if c.raw == nil {
+		return true // there is no telling
+	}
+	for {
+		// Over TLS a session ticket may lie unread, so that bytes say nothing.
+		quiet, err := c.raw.quiet(c.over != nil)
+		if err == nil {
+			return quiet
+		}
+		if c.woken(err) != nil {
+			return false
+		}
+	}
 }
 
 // SetTimeout makes reads and writes fail with ErrTimeout once d has passed; 0

@@ -237,10 +237,10 @@ func (r *raw) readable() (readable bool) {
 
 // quiet reports whether there is no end and, unless bytes are allowed, nothing
 // to read.
-func (r *raw) quiet(bytesAllowed bool) bool {
+func (r *raw) quiet(bytesAllowed bool) (bool, error) {
 	r.op = opPeek
 	err := r.rc.Read(r.readFn)
-	return err == nil && (r.rerr == syscall.EAGAIN || r.rerr == 0 && r.n > 0 && bytesAllowed)
+	return r.rerr == syscall.EAGAIN || r.rerr == 0 && r.n > 0 && bytesAllowed, err
 }
 
 // shutdown ends both directions.

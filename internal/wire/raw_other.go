@@ -21,7 +21,7 @@ func (r *raw) give(_, _, _ []byte)                        {}
 func (r *raw) flush() error                               { return errNoRaw }
 func (r *raw) writeRead(w, _ []byte) ([]byte, int, error) { return w, 0, errNoRaw }
 func (r *raw) shutdown()                                  {}
-func (r *raw) quiet(bool) bool                            { return true }
+func (r *raw) quiet(bool) (bool, error)                   { return true, nil }
 
 // poller has nothing to poll with: clients that went away are noticed when
 // something is written to them.
