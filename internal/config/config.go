@@ -115,6 +115,7 @@ type Timeout struct {
 // its only key.
 type Policy struct {
 	Kind   *policy.Kind
+	Rank   int // place of the kind in the catalog
 	Config policy.Config
 }
 
