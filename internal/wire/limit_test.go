@@ -7,7 +7,7 @@ import (
 )
 
 func TestLimitHoldsWhateverProgressIsMade(t *testing.T) {
-	everyPath(t, func(t *testing.T, a, b, c, d *Conn) {
+	bothPaths(t, func(t *testing.T, a, b, c, d *Conn) {
 		go func() {
 			for { // a byte a tick keeps every other timeout away
 				if _, err := a.Write([]byte("x")); err != nil {

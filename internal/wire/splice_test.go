@@ -11,17 +11,28 @@ import (
 // everyPath runs a test over pairs of connections: a writes to b, and b is
 // spliced to c, which d reads.
 func everyPath(t *testing.T, f func(t *testing.T, a, b, c, d *Conn)) {
-	for from, p := range pairs {
-		for to, q := range pairs {
-			t.Run(from+" to "+to, func(t *testing.T) {
-				t.Parallel()
-				s := sweeper(t)
-				a, b := p(t, s)
-				c, d := q(t, s)
-				f(t, a, b, c, d)
-			})
+	for from := range pairs {
+		for to := range pairs {
+			path(t, from, to, f)
 		}
 	}
+}
+
+// bothPaths runs a test, one that takes time, over the kernel's path and over
+// the copying one.
+func bothPaths(t *testing.T, f func(t *testing.T, a, b, c, d *Conn)) {
+	path(t, "tcp", "unix", f)
+	path(t, "secured", "tcp", f)
+}
+
+func path(t *testing.T, from, to string, f func(t *testing.T, a, b, c, d *Conn)) {
+	t.Run(from+" to "+to, func(t *testing.T) {
+		t.Parallel()
+		s := sweeper(t)
+		a, b := pairs[from](t, s)
+		c, d := pairs[to](t, s)
+		f(t, a, b, c, d)
+	})
 }
 
 func TestSplice(t *testing.T) {
@@ -70,7 +81,7 @@ func TestSpliceTellsWhichSideFailed(t *testing.T) {
 }
 
 func TestSpliceTimesOutWithoutProgress(t *testing.T) {
-	everyPath(t, func(t *testing.T, a, b, c, d *Conn) {
+	bothPaths(t, func(t *testing.T, a, b, c, d *Conn) {
 		go a.Write(make([]byte, 100))
 		go readAll(d)
 		b.SetTimeout(2 * Tick)
@@ -82,7 +93,7 @@ func TestSpliceTimesOutWithoutProgress(t *testing.T) {
 }
 
 func TestSpliceIsStoppedByAStalledReader(t *testing.T) {
-	everyPath(t, func(t *testing.T, a, b, c, d *Conn) {
+	bothPaths(t, func(t *testing.T, a, b, c, d *Conn) {
 		go func() {
 			for {
 				if _, err := a.Write(make([]byte, 64<<10)); err != nil {
@@ -101,7 +112,7 @@ func TestSpliceIsStoppedByAStalledReader(t *testing.T) {
 }
 
 func TestSpliceEndsASourceThatIsTooSlow(t *testing.T) {
-	everyPath(t, func(t *testing.T, a, b, c, d *Conn) {
+	bothPaths(t, func(t *testing.T, a, b, c, d *Conn) {
 		go func() {
 			for { // a byte a tick keeps every other timeout away
 				if _, err := a.Write([]byte("x")); err != nil {

@@ -476,6 +476,9 @@ func registered(s *Sweeper) (n int) {
 }
 
 func TestPlainPathDoesNotAllocate(t *testing.T) {
+	if raced {
+		t.Skip("under the race detector")
+	}
 	a, b := pairs["tcp"](t, sweeper(t))
 	go func() {
 		for {
