@@ -54,6 +54,12 @@ type Request struct {
 	Expect  bool   // the client waits for 100 Continue before it sends the body
 
 	Received int64 // bytes of the body that came so far
+
+	// Lent says that another goroutine sends Body to the upstream and that
+	// nobody else may use it, nor Trailer and Received, before the answer's
+	// body is closed. A Body that can wait is then an Interrupter, and its
+	// Close ends the effect of Interrupt.
+	Lent bool
 }
 
 // Reset empties the request and keeps its memory.
