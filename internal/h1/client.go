@@ -302,7 +302,7 @@ func (c *Client) answered(f Framing) {
 		// The upstream may still wait for the body that it will not get.
 		c.closes = true
 	}
-	c.pump.answered()
+	c.pump.answered(&c.x.Request)
 	if c.r == c.w {
 		c.release()
 	}
@@ -406,6 +406,7 @@ func (c *Client) end(complete bool) {
 		return
 	}
 	sent := c.pump.stop()
+	c.x.Request.Lent = false
 	// What Cancel says from here on does not concern this connection.
 	_ = c.x.Bind(nil)
 	reusable := complete && sent && !c.closes && c.r == c.w

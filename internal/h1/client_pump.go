@@ -153,6 +153,9 @@ func (p *pump) splice(body RawBody) error {
 	case err == nil:
 		return nil
 	case errors.As(err, &failed):
+		// The body is told, its bytes may be lost, and the upstream is at
+		// fault.
+		_ = body.Broken(err)
 		return failed.Err
 	}
 	return &RequestError{body.Broken(err)}
@@ -182,15 +185,15 @@ func (p *pump) finished() {
 	p.mu.Unlock()
 }
 
-// answered says that the answer's head is there.
-func (p *pump) answered() {
-	if p.state == pumpUnused {
+// answered says that the answer's head is there, and who has the body.
+func (p *pump) answered(r *exchange.Request) {
+	p.poll()
+	if r.Lent = p.state == pumpRunning; !r.Lent {
 		return
 	}
 	p.mu.Lock()
 	p.heard = true
 	p.mu.Unlock()
-	p.poll()
 }
 
 // poll looks whether the pump has ended.

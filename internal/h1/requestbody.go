@@ -69,8 +69,11 @@ func (b *requestBody) Next() ([]byte, error) {
 			}
 			return p, nil
 		}
-		if b.err = err; err == nil && !b.finished() {
-			b.err = b.fill()
+		if b.err = err; err != nil || b.finished() {
+			continue
+		}
+		if err := b.fill(); err != nil {
+			return nil, err
 		}
 	}
 	return nil, b.err
@@ -125,7 +128,8 @@ func (b *requestBody) fill() error {
 	}
 	patience, ok := b.patience()
 	if !ok {
-		return &bodyTimeout
+		b.err = &bodyTimeout
+		return b.err
 	}
 	t.c.SetTimeout(patience)
 	before := exchange.Now()
@@ -178,8 +182,15 @@ func (b *requestBody) patience() (d time.Duration, ok bool) {
 }
 
 // Broken turns an error of the connection into what the body's reader is told.
+// After an interruption the body can still be read; after an error of where it
+// was spliced to it cannot, for nobody knows what was on its way.
 func (b *requestBody) Broken(err error) error {
+	var lost *wire.WriteError
 	switch {
+	case errors.As(err, &lost):
+		b.err = err
+	case errors.Is(err, wire.ErrInterrupted):
+		return err
 	case errors.Is(err, wire.ErrTimeout):
 		b.err = bodyTimeout.With(err)
 	case err == io.EOF, errors.Is(err, io.ErrUnexpectedEOF):
@@ -196,9 +207,16 @@ func (b *requestBody) Ready() bool {
 	return b.err != nil || b.t.r < b.t.w || b.framing != Chunked && b.left == 0
 }
 
+// Interrupt makes Next fail, now or when it is next called, until Close. An
+// upstream that needs no more of the body stops its reader with it.
+func (b *requestBody) Interrupt() { b.t.c.Interrupt() }
+
 // Close ends the use of the body. What is left of it is read, or not, when the
 // answer is finished.
-func (b *requestBody) Close() error { return nil }
+func (b *requestBody) Close() error {
+	b.t.c.Resume()
+	return nil
+}
 
 // Raw implements RawBody.
 func (b *requestBody) Raw() (c *wire.Conn, buffered []byte, remaining int64) {
@@ -230,6 +248,8 @@ func (b *requestBody) ended() bool { return b.err == io.EOF || b.framing > 0 && 
 // may not send it after the answer: that is settled by ending the connection.
 func (b *requestBody) short() bool {
 	switch {
+	case b.t.x.Request.Lent: // no more than its framing can be looked at
+		return b.framing == Chunked || int64(b.framing) <= drainMost
 	case b.ended():
 		return true
 	case b.err != nil, b.t.x.Request.Expect && !b.t.answer.continued:
@@ -256,6 +276,7 @@ func (b *requestBody) drain() error {
 }
 
 var (
-	_ RawBody        = (*requestBody)(nil)
-	_ exchange.Ready = (*requestBody)(nil)
+	_ RawBody              = (*requestBody)(nil)
+	_ exchange.Ready       = (*requestBody)(nil)
+	_ exchange.Interrupter = (*requestBody)(nil)
 )
