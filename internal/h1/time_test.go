@@ -191,6 +191,22 @@ func TestStalledReaderOfAnAnswer(t *testing.T) {
 	})
 }
 
+func TestSlowReaderOfAnAnswerIsServed(t *testing.T) {
+	l := tableLimits()
+	l.IdleTimeout = 30 * time.Second
+	inTime(t, l, func(x *exchange.Exchange) { reply(x, strings.Repeat("x", 100000)) }, func(t *testing.T, nc *timedClient) {
+		nc.send(simple)
+		n := 0
+		for p := make([]byte, 1000); n < 100000; time.Sleep(20 * time.Second) {
+			k, err := nc.Read(p)
+			if err != nil {
+				t.Fatal(err)
+			}
+			n += k
+		}
+	})
+}
+
 func TestUnreadBodyIsDrainedForALimitedTime(t *testing.T) {
 	l := tableLimits()
 	inTime(t, l, func(x *exchange.Exchange) { reply(x, "") }, func(t *testing.T, nc *timedClient) {

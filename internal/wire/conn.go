@@ -266,7 +266,7 @@ func (c *Conn) writev(p, q, r []byte) error {
 		return nil
 	}
 	c.raw.give(p, q, r)
-	for {
+	for left := c.raw.left(); ; {
 		if c.interrupted.Load() {
 			c.raw.give(nil, nil, nil)
 			return ErrInterrupted
@@ -275,7 +275,11 @@ func (c *Conn) writev(p, q, r []byte) error {
 		if err == nil {
 			return nil
 		}
-		if err = c.woken(err); err != nil {
+		err = c.woken(err)
+		if now := c.raw.left(); err == ErrTimeout && now < left && !c.Limited() {
+			left = now
+			c.progress()
+		} else if err != nil {
 			c.raw.give(nil, nil, nil)
 			return err
 		}
@@ -290,9 +294,12 @@ func (c *Conn) writeSlowly(p []byte) error {
 		n, err := c.nc.Write(p)
 		p = p[n:]
 		if err != nil {
-			if err = c.woken(err); err != nil {
-				return err
-			}
+			err = c.woken(err)
+		}
+		if err == ErrTimeout && n > 0 && !c.Limited() {
+			c.progress()
+		} else if err != nil {
+			return err
 		}
 	}
 	return nil
@@ -354,10 +361,11 @@ func (c *Conn) Alive() bool {
 	}
 }
 
-// SetTimeout makes reads and writes fail with ErrTimeout once d has passed; 0
-// takes the limit away. It is a store and no timer: the sweeper looks every
-// Tick, so a timeout comes up to two ticks late and never early. Splice begins
-// the time anew with every step.
+// SetTimeout makes reads and writes fail with ErrTimeout once d has passed
+// without progress; 0 takes the limit away. It is a store and no timer: the
+// sweeper looks every Tick, so a timeout comes up to two ticks late and never
+// early. The time begins anew with every step of Splice, and when it has passed
+// while a part of a write went out.
 func (c *Conn) SetTimeout(d time.Duration) {
 	if c.timeout.Load() != int64(d) { // a load is cheaper than a store
 		c.timeout.Store(int64(d))

@@ -167,6 +167,11 @@ func (r *raw) give(p, q, s []byte) {
 	r.pending[0], r.pending[1], r.pending[2] = p, q, s
 }
 
+// left returns how many bytes flush still has to write.
+func (r *raw) left() int {
+	return len(r.pending[0]) + len(r.pending[1]) + len(r.pending[2])
+}
+
 // flush writes what was given. After an error that means to try again, it goes
 // on where it was.
 func (r *raw) flush() error {

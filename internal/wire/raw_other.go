@@ -18,6 +18,7 @@ func (r *raw) readBuffer() (*Buffer, int, error)          { return nil, 0, errNo
 func (r *raw) waitReadable() error                        { return errNoRaw }
 func (r *raw) readable() bool                             { return true }
 func (r *raw) give(_, _, _ []byte)                        {}
+func (r *raw) left() int                                  { return 0 }
 func (r *raw) flush() error                               { return errNoRaw }
 func (r *raw) writeRead(w, _ []byte) ([]byte, int, error) { return w, 0, errNoRaw }
 func (r *raw) shutdown()                                  {}

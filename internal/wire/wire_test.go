@@ -241,6 +241,32 @@ func TestTimeoutEndsReadAndWrite(t *testing.T) {
 	})
 }
 
+func TestSlowReaderIsWrittenTo(t *testing.T) {
+	everyPair(t, func(t *testing.T, a, b *Conn) {
+		a.SetTimeout(3 * Tick)
+		want := make([]byte, 8<<20)
+		done := make(chan error, 1)
+		go func() {
+			_, err := a.Write(want)
+			done <- err
+		}()
+		p := make([]byte, 1<<20)
+		for got, reads := 0, 0; got < len(want); reads++ {
+			if reads < 5 {
+				time.Sleep(2 * Tick) // in all far more than the timeout
+			}
+			n, err := b.Read(p)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got += n
+		}
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
 func TestUseAfterTimeout(t *testing.T) {
 	everyPair(t, func(t *testing.T, a, b *Conn) {
 		a.SetTimeout(time.Millisecond)
