@@ -9,7 +9,11 @@ import (
 	"gatehouse.dev/gatehouse/internal/policy"
 )
 
-// Config is a whole configuration.
+// Config is a whole configuration. Nothing writes to it once it is decoded.
+//
+// The tags of the structs are the rules of the language: yaml is the key,
+// required the keys that must be there, enum the values that a field takes,
+// min and max its range, both included. The comments are its reference.
 type Config struct {
 	// Addresses to listen on. Without any, one plain listener on ":8080".
 	Listeners []*Listener `yaml:"listeners"`
@@ -17,14 +21,16 @@ type Config struct {
 	Upstreams map[string]*Upstream `yaml:"upstreams"`
 	// Policies of every route.
 	Policies []*Policy `yaml:"policies"`
-	// What to do with which request.
+	// What to do with which request. "routes: []" says that there are none; to leave them out is a fault, since a file that was cut short looks like that.
 	Routes []*Route `yaml:"routes"`
-	// The administration address.
+	// The administration address, or off.
 	Admin *Admin `yaml:"admin"`
 	// Logs and metrics.
 	Observe Observe `yaml:"observe"`
 	// How the process stops.
 	Shutdown Shutdown `yaml:"shutdown"`
+
+	source *source // where it came from; nil for one that was made by hand
 }
 
 // Listener is an address that takes connections.
@@ -46,23 +52,23 @@ type Listener struct {
 // Limits are the ceilings of one listener.
 type Limits struct {
 	// Largest request head in bytes, request line included; above it 431, or 414 when the target alone is too long.
-	HeaderBytes Size `yaml:"header_bytes"`
+	HeaderBytes Size `yaml:"header_bytes" min:"1KiB" max:"1MiB"`
 	// Most field lines in a request head or trailer; above it 431.
-	Headers int `yaml:"headers"`
+	Headers int `yaml:"headers" min:"1" max:"10000"`
 	// Largest request body in bytes; above it 413. 0 means no limit.
-	Body Size `yaml:"body"`
+	Body Size `yaml:"body" max:"1TiB"`
 	// Longest time from the first byte of a request to the end of its head; then 408.
-	HeaderTimeout Duration `yaml:"header_timeout"`
+	HeaderTimeout Duration `yaml:"header_timeout" min:"100ms" max:"1h"`
 	// Longest time that a connection may be idle between requests, and that reading a body or writing an answer may make no progress.
-	IdleTimeout Duration `yaml:"idle_timeout"`
+	IdleTimeout Duration `yaml:"idle_timeout" min:"100ms" max:"24h"`
 	// Slowest pace at which a client may send a body, measured after its first 5 seconds; then 408. 0 means no limit.
 	BodyMinRate Rate `yaml:"body_min_rate"`
 	// Requests on one connection before it is closed. 0 means no limit.
-	RequestsPerConnection int `yaml:"requests_per_connection"`
+	RequestsPerConnection int `yaml:"requests_per_connection" min:"0" max:"1000000000"`
 	// Connections open at once on the listener; more wait to be accepted. 0 means no limit.
-	Connections int `yaml:"connections"`
+	Connections int `yaml:"connections" min:"0" max:"10000000"`
 	// How long a client that closed its sending half may still wait for the answer before it is taken to have gone.
-	HalfCloseTimeout Duration `yaml:"half_close_timeout"`
+	HalfCloseTimeout Duration `yaml:"half_close_timeout" max:"24h"`
 }
 
 // Upstream is a service behind the gateway.
@@ -84,39 +90,39 @@ type Endpoint struct {
 	// URL of the endpoint: http://host:port or http://unix:/path. It has no path.
 	URL string `yaml:"url" required:"true"`
 	// Share of the traffic relative to the other endpoints, 1 to 1000.
-	Weight int `yaml:"weight"`
+	Weight int `yaml:"weight" min:"1" max:"1000"`
 }
 
 // Connections bounds the pools of an upstream.
 type Connections struct {
 	// Open connections to all endpoints; a request beyond it is answered 503. 0 means no limit.
-	Max int `yaml:"max"`
+	Max int `yaml:"max" min:"0" max:"1000000"`
 	// Open connections to one endpoint. 0 means no limit.
-	MaxPerEndpoint int `yaml:"max_per_endpoint"`
+	MaxPerEndpoint int `yaml:"max_per_endpoint" min:"0" max:"1000000"`
 	// Idle connections kept for each endpoint.
-	Idle int `yaml:"idle"`
+	Idle int `yaml:"idle" min:"0" max:"1000000"`
 	// How long an idle connection is kept.
-	IdleTimeout Duration `yaml:"idle_timeout"`
+	IdleTimeout Duration `yaml:"idle_timeout" min:"100ms" max:"24h"`
 	// Longest time to establish a connection.
-	ConnectTimeout Duration `yaml:"connect_timeout"`
+	ConnectTimeout Duration `yaml:"connect_timeout" min:"1ms" max:"10m"`
 }
 
 // Timeout bounds an exchange with an upstream. 0 means no limit.
 type Timeout struct {
 	// From the request sent whole to the first byte of the answer; then 504.
-	FirstByte Duration `yaml:"first_byte"`
+	FirstByte Duration `yaml:"first_byte" max:"24h"`
 	// The whole exchange, from the first byte sent to the last byte received; then 504 or a cut answer. Upgraded connections are exempt.
-	Request Duration `yaml:"request"`
+	Request Duration `yaml:"request" max:"24h"`
 	// Longest time without progress while bodies or upgraded connections flow.
-	Idle Duration `yaml:"idle"`
+	Idle Duration `yaml:"idle" max:"24h"`
 }
 
 // Policy is one entry of a policies list: a mapping with the policy's kind as
-// its only key.
+// its only key. A policy with nothing to set is written "name: {}".
 type Policy struct {
 	Kind   *policy.Kind
-	Rank   int // place of the kind in the catalog
-	Config policy.Config
+	Rank   int           // place of the kind in the catalog
+	Config policy.Config // a pointer to the kind's settings
 }
 
 // Route says what to do with the requests that match. Exactly one of upstream,
@@ -174,7 +180,7 @@ type Share struct {
 	// Name of an upstream, or a URL.
 	Upstream string `yaml:"upstream" required:"true"`
 	// Weight relative to the others, 0 to 1000000; 0 takes no requests.
-	Weight int `yaml:"weight"`
+	Weight int `yaml:"weight" min:"0" max:"1000000"`
 }
 
 // Rewrite changes the request's target.
@@ -192,13 +198,13 @@ type Redirect struct {
 	// Where to: an absolute URL, or a path on the same host. {name}, {rest}, {path} as in rewrite, {host} for the request's host, {query} for its query.
 	To string `yaml:"to" required:"true"`
 	// Status: 301, 302, 303, 307 or 308.
-	Status int `yaml:"status"`
+	Status int `yaml:"status" enum:"301,302,303,307,308"`
 }
 
 // Respond answers with a fixed response.
 type Respond struct {
 	// Status of the answer, 200 to 599.
-	Status int `yaml:"status"`
+	Status int `yaml:"status" min:"200" max:"599"`
 	// Body of the answer.
 	Body string `yaml:"body"`
 	// Header fields of the answer.
@@ -236,7 +242,7 @@ type AccessLog struct {
 // Metrics bounds the metrics.
 type Metrics struct {
 	// Most routes with series of their own; further ones share the series of route "other".
-	MaxRoutes int `yaml:"max_routes"`
+	MaxRoutes int `yaml:"max_routes" min:"1" max:"100000"`
 }
 
 // Log configures the gateway's own log.
@@ -250,7 +256,7 @@ type Log struct {
 // Shutdown configures how the process stops on SIGTERM.
 type Shutdown struct {
 	// How long requests in flight may take to finish before they are cut.
-	Drain Duration `yaml:"drain"`
+	Drain Duration `yaml:"drain" max:"24h"`
 	// How long /readyz says no before the listeners stop, so that balancers notice.
-	Delay Duration `yaml:"delay"`
+	Delay Duration `yaml:"delay" max:"1h"`
 }

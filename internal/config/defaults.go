@@ -1,0 +1,112 @@
+package config
+
+import "time"
+
+// The defaults of every struct of the language, and nothing else.
+
+// Defaults opens the admin address on the loopback interface.
+func (c *Config) Defaults() {
+	c.Admin = &Admin{}
+	c.Admin.Defaults()
+}
+
+// Defaults picks the gateway's own engine.
+func (l *Listener) Defaults() { l.Engine = "native" }
+
+// Defaults are generous for browsers and APIs, and bound what one client can
+// hold.
+func (l *Limits) Defaults() {
+	*l = Limits{
+		HeaderBytes:      32 << 10,
+		Headers:          100,
+		Body:             10 << 20,
+		HeaderTimeout:    Duration(10 * time.Second),
+		IdleTimeout:      Duration(60 * time.Second),
+		BodyMinRate:      Rate{Count: 240, Per: time.Second}, // a phone at the edge of its network does better
+		HalfCloseTimeout: Duration(5 * time.Second),
+	}
+}
+
+// Defaults picks endpoints in turn and leaves the Host field as it came.
+func (u *Upstream) Defaults() {
+	u.Balance = "round_robin"
+	u.Host = "preserve"
+}
+
+// Defaults gives an endpoint one share.
+func (e *Endpoint) Defaults() { e.Weight = 1 }
+
+// Defaults leaves the number of open connections to the limits of the
+// listeners: over HTTP/1.1 an upstream has no more of them than clients have.
+func (c *Connections) Defaults() {
+	*c = Connections{
+		Idle:           100,
+		IdleTimeout:    Duration(90 * time.Second),
+		ConnectTimeout: Duration(2 * time.Second),
+	}
+}
+
+// Defaults lets downloads take as long as they make progress.
+func (t *Timeout) Defaults() {
+	t.FirstByte = Duration(30 * time.Second)
+	t.Idle = Duration(60 * time.Second)
+}
+
+// Defaults gives an upstream one share.
+func (s *Share) Defaults() { s.Weight = 1 }
+
+// Defaults redirects for good and keeps the method.
+func (r *Redirect) Defaults() { r.Status = 308 }
+
+// Defaults answers 200.
+func (r *Respond) Defaults() { r.Status = 200 }
+
+// Defaults opens the admin address on the loopback interface.
+func (a *Admin) Defaults() { a.Address = "127.0.0.1:9901" }
+
+// Defaults writes every request to standard output.
+func (l *AccessLog) Defaults() { *l = AccessLog{Format: "json", Output: "stdout", Sample: 1} }
+
+// Defaults bounds the series.
+func (m *Metrics) Defaults() { m.MaxRoutes = 1000 }
+
+// Defaults writes events for people.
+func (l *Log) Defaults() { *l = Log{Level: "info", Format: "text"} }
+
+// Defaults gives requests half a minute to finish.
+func (s *Shutdown) Defaults() { s.Drain = Duration(30 * time.Second) }
+
+// complete fills in what follows from the rest of the configuration: the
+// listener where there is none, and names.
+func (c *Config) complete() {
+	if len(c.Listeners) == 0 {
+		l := new(Listener)
+		setDefaultsOf(l)
+		l.Address = ":8080"
+		c.Listeners = []*Listener{l}
+	}
+	for _, l := range c.Listeners {
+		if l != nil && l.Name == "" {
+			l.Name = l.Address
+		}
+	}
+	taken := make(map[string]bool, len(c.Routes))
+	for _, r := range c.Routes {
+		if r != nil {
+			taken[r.Name] = true
+		}
+	}
+	again := make(map[string]int)
+	for _, r := range c.Routes {
+		if r == nil || r.Name != "" || r.Match == nil {
+			continue
+		}
+		name := r.Match.name()
+		r.Name = name
+		for taken[r.Name] {
+			again[name]++
+			r.Name = numbered(name, again[name]+1)
+		}
+		taken[r.Name] = true
+	}
+}
