@@ -51,7 +51,10 @@ var noFields exchange.Header
 // sent it (RFC 9110, section 10.1.1).
 func (t *turn) sayContinue() error {
 	a, r := &t.answer, &t.x.Request
-	if !r.Expect || a.continued || a.headed || r.Received > 0 || t.r < t.w {
+	// The head is looked at last: another goroutine that has the body must not
+	// come that far, and does not, for it gets the body after 100 Continue or
+	// a first piece.
+	if !r.Expect || a.continued || r.Received > 0 || t.r < t.w || a.headed {
 		return nil
 	}
 	return t.Inform(100, &noFields)
@@ -118,8 +121,8 @@ func (t *turn) WriteHead(x *exchange.Exchange) error {
 		head.Bodiless = true
 	}
 	a.bodiless = head.Bodiless
-	a.closes = a.closes || r.Close || t.conn.s.draining.Load() || !t.body.short() ||
-		a.framing == UntilClose && !a.bodiless
+	a.closes = a.closes || r.Close || t.conn.s.draining.Load() ||
+		a.framing == UntilClose && !a.bodiless || x.Request.Lent || !t.body.short()
 	switch {
 	case a.closes:
 		head.Connection = "close"

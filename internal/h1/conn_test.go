@@ -362,6 +362,58 @@ func TestAnswerWhileTheClientStillSends(t *testing.T) {
 	})
 }
 
+func TestAnswerWhileAnotherGoroutineHasTheBody(t *testing.T) {
+	l := tableLimits()
+	l.Body = 0
+	r := newRig(t, l, func(x *exchange.Exchange) {
+		x.Request.Lent = true
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			for {
+				if _, err := x.Request.Body.Next(); err != nil {
+					return
+				}
+			}
+		}()
+		x.Response.Status, x.Response.Length = 200, exchange.Unknown
+		if err := x.Down.WriteHead(x); err != nil {
+			t.Error(err)
+		}
+		for range 100 {
+			if err := errors.Join(x.Down.WriteBody([]byte("hello")), x.Down.Flush()); err != nil {
+				t.Error(err)
+			}
+		}
+		x.Request.Body.(exchange.Interrupter).Interrupt()
+		<-done
+		x.Request.Body.Close()
+		x.Request.Lent = false
+		if x.Canceled() != nil {
+			t.Error("the exchange was cancelled")
+		}
+		if err := x.Down.Finish(x); err != nil {
+			t.Error(err)
+		}
+	})
+	k := r.dial()
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
+		k.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000000000\r\n\r\n")
+		for piece := make([]byte, 1<<16); ; {
+			if _, err := k.Write(piece); err != nil {
+				return
+			}
+		}
+	}()
+	if res, body := k.answer("POST"); body != strings.Repeat("hello", 100) || !res.Close {
+		t.Fatalf("%d bytes, closes %v", len(body), res.Close)
+	}
+	k.Close()
+	<-sent
+}
+
 func TestUpgrade(t *testing.T) {
 	const head = "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n"
 	k := newRig(t, tableLimits(), func(x *exchange.Exchange) {

@@ -37,7 +37,8 @@ const (
 	drainTime = 2 * time.Second
 )
 
-// requestBody is the body of the request that a turn is at.
+// requestBody is the body of the request that a turn is at. Another goroutine
+// than the turn's may use it while Request.Lent says so.
 type requestBody struct {
 	t       *turn
 	framing Framing
@@ -193,6 +194,8 @@ func (b *requestBody) Broken(err error) error {
 		return err
 	case errors.Is(err, wire.ErrTimeout):
 		b.err = bodyTimeout.With(err)
+	case errors.Is(err, wire.ErrInterrupted):
+		b.err = err
 	case err == io.EOF, errors.Is(err, io.ErrUnexpectedEOF):
 		b.err = bodyCut.With(io.ErrUnexpectedEOF)
 	default:
