@@ -30,7 +30,7 @@ func quote(s string) string { return strconv.Quote(s) }
 // spelling is the hint for a path that Normalize refused, where percent-encoding
 // would help.
 func spelling(raw string) string {
-	escaped := strings.ReplaceAll(url.PathEscape(raw), "%2F", "/")
+	escaped := strings.NewReplacer("%2F", "/", "%2A", "*").Replace(url.PathEscape(raw))
 	if _, err := Normalize(escaped); err != nil || strings.ContainsAny(raw, "%?#{}") || escaped == raw {
 		return ""
 	}
@@ -166,8 +166,14 @@ func (b *builder) parseRegex(text string) (pattern, *fault) {
 		return p, &fault{field: "match.path_regex", text: "path_regex " + quote(text) + " can match no path, since every path begins with a slash", hint: "write " + quote("/"+text)}
 	}
 	p.regex = re
-	if names := re.SubexpNames(); slices.ContainsFunc(names, func(s string) bool { return s != "" }) {
-		p.groups = names
+	for i, name := range re.SubexpNames() {
+		if name == "" {
+			continue
+		}
+		if slices.Contains(re.SubexpNames()[:i], name) {
+			return p, &fault{field: "match.path_regex", text: "path_regex " + quote(text) + " has the group " + name + " twice"}
+		}
+		p.groups = re.SubexpNames()
 	}
 	return p, nil
 }
