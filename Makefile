@@ -39,7 +39,7 @@ bench: ## measure against nginx and HAProxy in one interleaved run
 	go run ./test/bench $(BENCHFLAGS)
 
 soak: ## reload many times under load while streams stay open
-	go test -count=1 -timeout 30m -v -run Soak ./test/soak -args -soak
+	go run ./test/bench -soak $(BENCHFLAGS)
 
 fuzz: ## fuzz every parser, each for FUZZTIME
 	@grep -rnoE --include='*_test.go' '^func Fuzz[A-Za-z0-9_]+' internal \

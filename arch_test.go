@@ -110,7 +110,7 @@ github.com/spf13/cobra < cmd/*
 github.com/fsnotify/fsnotify < app
 
 # System calls that package syscall does not have.
-golang.org/x/sys < wire front
+golang.org/x/sys < wire front test/*
 
 # Protocol pieces: HPACK, frames, HTTP/3.
 golang.org/x/net < front h2 upstream
