@@ -223,7 +223,7 @@ func (b *builder) parsePredicates(m *config.Match) ([]predicate, []*fault) {
 		}
 		seen := make(map[string]bool)
 		for _, name := range slices.Sorted(maps.Keys(values)) {
-			at := fmt.Sprintf("match.%s.%s", field, name)
+			at := "match." + field + key(name)
 			c, f := b.parseCondition(in, at, name, values[name])
 			if f == nil && seen[c.name] {
 				f = &fault{field: at, text: "header " + quote(name) + " stands twice in this match", hint: "names of header fields are compared without case"}
@@ -240,6 +240,20 @@ func (b *builder) parsePredicates(m *config.Match) ([]predicate, []*fault) {
 	read(inCookie, "cookies", m.Cookies)
 	read(inQuery, "query", m.Query)
 	return list, faults
+}
+
+// key is the step of a config path that a name makes. What would be misread is
+// quoted.
+func key(name string) string {
+	if name == "" {
+		return `[""]`
+	}
+	for i := 0; i < len(name); i++ {
+		if c := name[i]; c != '-' && !isName("_"+name[i:i+1]) {
+			return "[" + quote(name) + "]"
+		}
+	}
+	return "." + name
 }
 
 func (b *builder) parseCondition(in place, at, name string, v *config.ValueMatch) (*condition, *fault) {

@@ -417,7 +417,7 @@ func TestFaults(t *testing.T) {
 		{short("GET,A;B /a"), "match.methods[1]", "method can have", ""},
 		{short("TRACE /a"), "match.methods[0]", "refused before", ""},
 		{short("/a h:x h:host=a"), "match.headers.host", "value", "match.host"},
-		{set(func(m *config.Match) { m.Headers = map[string]*config.ValueMatch{"a b": {Exact: &text}} }), "match.headers.a b", "not a name", ""},
+		{set(func(m *config.Match) { m.Headers = map[string]*config.ValueMatch{"a b": {Exact: &text}} }), `match.headers["a b"]`, "not a name", ""},
 		{set(func(m *config.Match) {
 			m.Headers = map[string]*config.ValueMatch{"A": {Exact: &text}, "a": {Exact: &text}}
 		}), "match.headers.a", "twice", "case"},
@@ -425,7 +425,7 @@ func TestFaults(t *testing.T) {
 		{set(func(m *config.Match) { m.Query = map[string]*config.ValueMatch{"a": {}} }), "match.query.a", "exactly one", ""},
 		{set(func(m *config.Match) { m.Cookies = map[string]*config.ValueMatch{"a": {Exact: &text, Present: &yes}} }), "match.cookies.a", "exactly one", "present"},
 		{short("/a q:x=~["), "match.query.x.regex", "not a regular expression", "RE2"},
-		{short("/a c:x;y=1"), "match.cookies.x;y", "not a name", ""},
+		{short("/a c:x;y=1"), `match.cookies["x;y"]`, "not a name", ""},
 	} {
 		list := []Entry{{Name: "good", Match: short("/good")}, {Name: "bad", Match: c.match}}
 		table, clashes := New(list)
