@@ -78,6 +78,8 @@ func isLabel(s string) bool {
 func checkURL(s string) *policy.Fault {
 	scheme, rest, found := strings.Cut(s, "://")
 	switch {
+	case found && strings.ContainsRune(rest, '@'): // before anything that quotes the password
+		return &policy.Fault{Text: "an endpoint has no user or password in its URL", Hint: "write " + scheme + "://" + rest[strings.LastIndexByte(rest, '@')+1:]}
 	case !found:
 		f := &policy.Fault{Text: quote(s) + " is not a URL", Hint: "write http://host:port"}
 		if checkURL("http://"+s) == nil {
@@ -100,9 +102,6 @@ func checkURL(s string) *policy.Fault {
 			f.Hint += "; rewrite changes the path of a request"
 		}
 		return f
-	}
-	if i := strings.LastIndexByte(rest, '@'); i >= 0 {
-		return &policy.Fault{Text: "an endpoint has no user or password in its URL", Hint: "write " + scheme + "://" + rest[i+1:]}
 	}
 	host, port := rest, "80"
 	switch {
@@ -160,6 +159,9 @@ func isToken(s string) bool {
 
 // checkHostPort checks the value of a Host field.
 func checkHostPort(s string) *policy.Fault {
+	if isURL(s) {
+		return &policy.Fault{Text: quote(s) + " is not a host", Hint: "a host has no scheme"}
+	}
 	host := s
 	if h, port, err := net.SplitHostPort(s); err == nil {
 		if !isPort(port) || port == "0" {
@@ -168,9 +170,6 @@ func checkHostPort(s string) *policy.Fault {
 		host = h
 	} else {
 		host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
-	}
-	if isURL(s) {
-		return &policy.Fault{Text: quote(s) + " is not a host", Hint: "a host has no scheme"}
 	}
 	return checkHost(s, host)
 }

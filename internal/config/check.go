@@ -58,17 +58,17 @@ func (k *checker) place(path string) string { return k.c.Fault(path, "", "").pla
 
 func (k *checker) listeners() {
 	names, addresses := make(map[string]string), make(map[string]string)
-	if a := k.c.Admin; a != nil && !a.Off && !strings.HasSuffix(a.Address, ":0") {
-		addresses[a.Address] = "admin.address"
-	}
 	for i, l := range k.c.Listeners {
 		at := fmt.Sprintf("listeners[%d]", i)
 		if l == nil || k.known[at+".address"] || l.Address == "" {
 			continue
 		}
 		k.report(at+".address", checkAddress(l.Address))
+		if a := k.c.Admin; a != nil && !a.Off && a.Address == l.Address && !strings.HasSuffix(l.Address, ":0") {
+			k.fault(at+".address", quote(l.Address)+" is the admin address too", "choose another, or write \"admin: off\"")
+		}
 		if first, ok := addresses[l.Address]; ok {
-			k.fault(at+".address", fmt.Sprintf("%s is taken twice, first by %s at %s", quote(l.Address), first, k.place(first)), "")
+			k.fault(at+".address", fmt.Sprintf("%s is taken twice, first at %s", quote(l.Address), k.place(first)), "")
 		} else if !strings.HasSuffix(l.Address, ":0") {
 			addresses[l.Address] = at + ".address"
 		}
@@ -105,7 +105,7 @@ func (k *checker) upstreams(used map[string]bool) {
 		if u == nil {
 			continue
 		}
-		if !used[name] && !k.known["routes"] {
+		if !used[name] && !k.known["routes"] && len(k.c.Routes) > 0 {
 			k.warn(at, fmt.Sprintf("no route uses upstream %s", quote(name)), "")
 		}
 		if len(u.Endpoints) == 0 && !k.known[at] {

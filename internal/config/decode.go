@@ -261,18 +261,23 @@ func (d *decoder) fields(n *yaml.Node, v reflect.Value, each func(key *yaml.Node
 	if len(l.fields) > len(few) {
 		seen = make([]bool, len(l.fields))
 	}
+	broken := false
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key, value := n.Content[i], n.Content[i+1]
 		if !d.key(n, i) {
+			broken = true
+			continue
+		}
+		if first := earlier(n, i); first != nil {
+			d.twice(key, first)
 			continue
 		}
 		at, known := l.index[key.Value]
 		if !known {
 			d.unknown(key, v.Type(), l)
-			continue
-		}
-		if seen[at] { // of very many keys
-			d.faultAt(key, key.Value, "key "+quote(key.Value)+" stands twice", "remove one of the two")
+			if at, near := l.index[nearest(key.Value, l.keys)]; near {
+				seen[at] = true // do not call it missing as well
+			}
 			continue
 		}
 		seen[at] = true
@@ -281,7 +286,7 @@ func (d *decoder) fields(n *yaml.Node, v reflect.Value, each func(key *yaml.Node
 		d.pop()
 	}
 	for i := range l.fields {
-		if f := &l.fields[i]; f.required && !seen[i] {
+		if f := &l.fields[i]; f.required && !seen[i] && !broken {
 			d.fault(n, fmt.Sprintf("%s is missing", quote(f.name)), "")
 		}
 	}
@@ -295,7 +300,18 @@ func (d *decoder) unknown(key *yaml.Node, t reflect.Type, l *layout) {
 	d.faultAt(key, key.Value, "unknown key "+quote(key.Value), meant(key.Value, l.keys))
 }
 
-// key checks the key at n.Content[i]: a plain name that stands once.
+// earlier returns the same key at an earlier place. It looks no further than
+// where a struct's keys can stand, which is what its callers have.
+func earlier(n *yaml.Node, i int) *yaml.Node {
+	for j := 0; j < min(i, 128); j += 2 {
+		if n.Content[j].Value == n.Content[i].Value {
+			return n.Content[j]
+		}
+	}
+	return nil
+}
+
+// key checks the key at n.Content[i]: a plain name.
 func (d *decoder) key(n *yaml.Node, i int) bool {
 	key := n.Content[i]
 	switch {
@@ -308,12 +324,6 @@ func (d *decoder) key(n *yaml.Node, i int) bool {
 	case key.Value == "":
 		d.fault(key, "a key is empty", "")
 		return false
-	}
-	for j := 0; j < i && len(n.Content) <= 64; j += 2 {
-		if n.Content[j].Value == key.Value {
-			d.twice(key, n.Content[j])
-			return false
-		}
 	}
 	return true
 }
@@ -501,10 +511,11 @@ func (d *decoder) wrong(n *yaml.Node, t reflect.Type) {
 	switch {
 	case t == reflect.TypeFor[[]*Policy]() && n.Kind == yaml.MappingNode:
 		hint = `begin each policy with "- "`
-	case t.Kind() == reflect.Slice && n.Kind == yaml.MappingNode:
-		hint = `begin each entry with "- "`
-	case t.Kind() == reflect.Slice:
+	case t == reflect.TypeFor[StringList]():
+	case t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.String:
 		hint = "write it in [ ]"
+	case t.Kind() == reflect.Slice:
+		hint = `begin each entry with "- "`
 	}
 	d.fault(n, fmt.Sprintf("%s stands where %s is wanted", describe(n), wanted(t)), hint)
 }

@@ -232,12 +232,16 @@ func (d *decoder) listed(n *yaml.Node, s string, f *field) bool {
 		d.fault(n, quote(s)+" is not available in this version", "write "+strings.Join(f.enum, " or "))
 		return false
 	}
-	text := fmt.Sprintf("%s is not one of %s", quote(s), strings.Join(f.enum, ", "))
+	shown := quote(s)
+	if !strings.ContainsFunc(s, func(r rune) bool { return r < '0' || r > '9' }) {
+		shown = s
+	}
+	text := fmt.Sprintf("%s is not one of %s", shown, strings.Join(f.enum, ", "))
 	if len(f.enum) == 1 {
-		text = fmt.Sprintf("%s is not %s", quote(s), f.enum[0])
+		text = fmt.Sprintf("%s is not %s", shown, f.enum[0])
 	}
 	hint := ""
-	if c := nearest(s, f.enum); c != "" {
+	if c := nearest(s, f.enum); c != "" && shown != s {
 		hint = "did you mean " + quote(c) + "?"
 	}
 	d.fault(n, text, hint)

@@ -17,6 +17,13 @@ func (m *Match) UnmarshalText(text []byte) error {
 		methods, target = "", s
 	}
 	target = strings.TrimSpace(target)
+	if strings.ContainsRune(target, ' ') {
+		f := &policy.Fault{Text: quote(s) + " is not a match in short form", Hint: `write "/path", "host/path" or "GET host/path"`}
+		if strings.HasSuffix(methods, ",") {
+			f.Hint = "write the methods without spaces: GET,POST /path"
+		}
+		return f
+	}
 	host, path, found := strings.Cut(target, "/")
 	if !found {
 		hint := `write "/path", "host/path" or "GET host/path"`
@@ -26,9 +33,6 @@ func (m *Match) UnmarshalText(text []byte) error {
 			hint = "write " + target + "/* for every path"
 		}
 		return &policy.Fault{Text: quote(s) + " has no path", Hint: hint}
-	}
-	if strings.ContainsRune(path, ' ') {
-		return &policy.Fault{Text: quote(s) + " is not a match in short form", Hint: `write "/path", "host/path" or "GET host/path"`}
 	}
 	*m = Match{Path: "/" + path}
 	if methods != "" {

@@ -193,29 +193,33 @@ func (p *part) syntax(err error) *Fault {
 		return p.at(1, 1, "not YAML: "+strings.TrimPrefix(err.Error(), "yaml: "), "")
 	}
 	f := p.at(le.Mark.Line, le.Mark.Column, "not YAML: "+le.Message, "")
-	if le.ContextMsg != "" {
-		f.Text = "not YAML: " + le.Message + " " + le.ContextMsg
-		if le.ContextMark.Line > 0 && le.ContextMark.Line != f.Line {
-			f.Text += fmt.Sprintf(" that begins at line %d", le.ContextMark.Line)
-		}
-	}
-	here := p.after(f.Line, f.Col)
+	here, start := p.after(f.Line, f.Col), max(le.ContextMark.Line, 1)
+	flow := strings.HasPrefix(le.ContextMsg, "while parsing a flow ")
 	name, unknown := strings.CutPrefix(le.Message, "unknown anchor '")
 	switch {
 	case unknown:
 		name = strings.TrimSuffix(name, "' referenced")
 		f.Text = fmt.Sprintf("alias %q has no anchor", "*"+name)
 		f.Hint = fmt.Sprintf(`a value that begins with * must be quoted: "*%s"`, name)
+	case strings.Contains(le.Message, "incompatible YAML document"):
+		f.Text, f.Hint = "a %YAML line is not supported", "remove it"
 	case strings.HasPrefix(here, "\t"):
 		f.Text, f.Hint = "not YAML: a tab stands where the line is indented", "indent with spaces"
 	case strings.HasPrefix(here, "@"), strings.HasPrefix(here, "`"), strings.HasPrefix(here, "%"):
-		f.Hint = "a value that begins with " + here[:1] + " must be quoted"
-	case strings.HasPrefix(le.ContextMsg, "while parsing a flow") && strings.Contains(p.after(le.ContextMark.Line, le.ContextMark.Column), "${"):
-		f.Hint = `within { } and [ ] a ${NAME} must be quoted: "${NAME}"`
+		f.Text, f.Hint = "not YAML: "+here[:1]+" cannot begin a value", "quote the value"
+	case flow && strings.Contains(p.after(start, le.ContextMark.Column), "${"):
+		f.Text, f.Hint = "not YAML: a variable without quotes within { } or [ ]", `write "${NAME}" in quotes`
+	case flow:
+		f.Text = fmt.Sprintf("not YAML: a comma is missing, or the end of the brackets that begin at line %d", start)
+	case le.ContextMsg == "while scanning a quoted scalar" && strings.HasSuffix(le.Message, "end of stream"):
+		f = p.at(start, le.ContextMark.Column, "not YAML: the quotes that begin here have no end", "")
+	case strings.HasPrefix(le.ContextMsg, "while parsing a block "):
+		f.Text = fmt.Sprintf("not YAML: the line does not fit the block that begins at line %d", start)
+		f.Hint = "keys of one mapping, and the dashes of one list, stand in one column"
 	case strings.HasPrefix(le.Message, "mapping values are not allowed"):
 		f.Hint = `a value that holds ": " must be quoted; or the indentation is off`
-	case strings.Contains(le.Message, "incompatible YAML document"):
-		f.Hint = "remove the %YAML line"
+	case le.ContextMsg != "" && !strings.HasPrefix(le.Message, "nested"):
+		f.Text += " " + le.ContextMsg
 	}
 	return f
 }
@@ -308,7 +312,10 @@ func descend(at, n *yaml.Node, steps []step) (*yaml.Node, int) {
 			n = n.Alias
 		}
 		key, next := child(n, s)
-		if next == nil {
+		switch {
+		case next == nil && n.Kind == yaml.ScalarNode && n.Line > 0:
+			return n, i // of a short form
+		case next == nil:
 			return at, i
 		}
 		if key == nil {
