@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -107,7 +108,9 @@ func (w wrk) run(ctx context.Context, address string, d time.Duration) (result, 
 		defer os.Remove(script)
 		args = append(args, "-s", script)
 	}
-	out, err := exec.CommandContext(ctx, "wrk", append(args, "http://"+address+path)...).CombinedOutput()
+	cmd := exec.CommandContext(ctx, "wrk", append(args, "http://"+address+path)...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return result{}, fmt.Errorf("running wrk: %w: %s", err, strings.TrimSpace(string(out)))
 	}

@@ -50,14 +50,22 @@ type site struct {
 // are off, bodies stream, large ones without copies where it can do that.
 func products() []*product {
 	return []*product{
-		{name: "nginx", program: "nginx", version: []string{"-v"}, config: nginxConfig,
-			args: []string{"-p", "$DIR", "-e", "nginx-error.log", "-c", "$CONFIG"}},
-		{name: "haproxy", program: "haproxy", version: []string{"-v"}, config: haproxyConfig,
-			args: []string{"-db", "-f", "$CONFIG"}},
-		{name: "gatehouse", version: []string{"version"}, config: gatehouseConfig,
-			args: []string{"run", "-c", "$CONFIG"}},
-		{name: "gatehouse-std", version: []string{"version"}, config: gatehouseConfig,
-			args: []string{"run", "-c", "$CONFIG"}},
+		{
+			name: "nginx", program: "nginx", version: []string{"-v"}, config: nginxConfig,
+			args: []string{"-p", "$DIR", "-e", "nginx-error.log", "-c", "$CONFIG"},
+		},
+		{
+			name: "haproxy", program: "haproxy", version: []string{"-v"}, config: haproxyConfig,
+			args: []string{"-db", "-f", "$CONFIG"},
+		},
+		{
+			name: "gatehouse", version: []string{"version"}, config: gatehouseConfig,
+			args: []string{"run", "-c", "$CONFIG"},
+		},
+		{
+			name: "gatehouse-std", version: []string{"version"}, config: gatehouseConfig,
+			args: []string{"run", "-c", "$CONFIG"},
+		},
 	}
 }
 

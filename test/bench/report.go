@@ -298,7 +298,7 @@ func (d *document) save(root, folder string) (string, error) {
 	}
 	text, err := json.MarshalIndent(d, "", "  ")
 	if err == nil {
-		err = os.MkdirAll(filepath.Dir(path), 0o755)
+		err = os.MkdirAll(filepath.Dir(path), 0o750)
 	}
 	if err == nil {
 		err = os.WriteFile(path, append(text, '\n'), 0o644)

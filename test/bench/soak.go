@@ -270,6 +270,7 @@ func openTunnel(ctx context.Context, address string) *stream {
 		if err != nil {
 			return err
 		}
+		defer answer.Body.Close()
 		if answer.StatusCode != http.StatusSwitchingProtocols {
 			return fmt.Errorf("the upgrade was answered by %s", answer.Status)
 		}
