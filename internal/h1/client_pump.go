@@ -21,6 +21,7 @@ type pump struct {
 	done  chan error // what running ended with
 	err   error      // received from done
 	halt  atomic.Bool
+	last  atomic.Bool // what completes the body is being written
 
 	conn    *wire.Conn
 	limits  *ResponseLimits
@@ -53,6 +54,7 @@ func (p *pump) start(c *Client) {
 	}
 	p.state, p.err, p.heard, p.chunked = pumpRunning, nil, false, false
 	p.halt.Store(false)
+	p.last.Store(false)
 	p.conn, p.limits = c.conn, c.limits
 	p.body, p.trailer, p.length = r.Body, &r.Trailer, r.Length
 	p.conn.SetTimeout(0)
@@ -109,6 +111,7 @@ func (p *pump) send() (err error) {
 		return nil
 	}
 	p.writing()
+	p.last.Store(true)
 	_, err = p.conn.Write(AppendLastChunk(nil, p.trailer, !p.chunked))
 	return err
 }
@@ -123,6 +126,7 @@ func (p *pump) write(piece []byte) error {
 		return &RequestError{errBodyLength}
 	}
 	p.writing()
+	p.last.Store(p.sent+int64(len(piece)) == p.length)
 	if err := p.conn.Writev(head, piece, nil); err != nil {
 		return err
 	}
@@ -131,7 +135,12 @@ func (p *pump) write(piece []byte) error {
 	return nil
 }
 
-// splice moves the body inside the kernel, where there is a way.
+// spliceRest is how much of a body is not spliced, so that its end passes
+// through write.
+const spliceRest = 4 << 10
+
+// splice moves the body inside the kernel, where there is a way, but for its
+// last bytes.
 func (p *pump) splice(body RawBody) error {
 	src, buffered, remaining := body.Raw()
 	if src == nil || remaining < spliceLeast || p.sent+int64(len(buffered))+remaining != p.length {
@@ -144,7 +153,7 @@ func (p *pump) splice(body RawBody) error {
 		body.Advance(int64(len(buffered)))
 	}
 	p.writing()
-	n, err := wire.Splice(p.conn, src, remaining)
+	n, err := wire.Splice(p.conn, src, remaining-spliceRest)
 	p.sent += n
 	body.Advance(n)
 	p.wrote()
@@ -196,14 +205,33 @@ func (p *pump) answered(r *exchange.Request) {
 	p.mu.Unlock()
 }
 
+// endGrace is how long the pump may take to notice that it has written all.
+// The upstream's answer to that can be quicker.
+const endGrace = 20 * time.Millisecond
+
 // poll looks whether the pump has ended.
 func (p *pump) poll() {
-	if p.state == pumpRunning {
-		select {
-		case p.err = <-p.done:
-			p.state = pumpEnded
-		default:
+	if p.state != pumpRunning {
+		return
+	}
+	select {
+	case p.err = <-p.done:
+		p.state = pumpEnded
+	default:
+		if p.last.Load() {
+			p.wait(endGrace)
 		}
+	}
+}
+
+// wait waits for the pump to end by itself, but not for long.
+func (p *pump) wait(d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case p.err = <-p.done:
+		p.state = pumpEnded
+	case <-t.C:
 	}
 }
 
@@ -213,13 +241,7 @@ func (p *pump) poll() {
 func (p *pump) failure(timeout bool) error {
 	p.poll()
 	if timeout && p.state == pumpRunning {
-		t := time.NewTimer(3 * wire.Tick)
-		defer t.Stop()
-		select {
-		case p.err = <-p.done:
-			p.state = pumpEnded
-		case <-t.C:
-		}
+		p.wait(3 * wire.Tick)
 	}
 	var own *RequestError
 	if errors.As(p.err, &own) {

@@ -194,8 +194,6 @@ func (b *requestBody) Broken(err error) error {
 		return err
 	case errors.Is(err, wire.ErrTimeout):
 		b.err = bodyTimeout.With(err)
-	case errors.Is(err, wire.ErrInterrupted):
-		b.err = err
 	case err == io.EOF, errors.Is(err, io.ErrUnexpectedEOF):
 		b.err = bodyCut.With(io.ErrUnexpectedEOF)
 	default:
@@ -251,8 +249,6 @@ func (b *requestBody) ended() bool { return b.err == io.EOF || b.framing > 0 && 
 // may not send it after the answer: that is settled by ending the connection.
 func (b *requestBody) short() bool {
 	switch {
-	case b.t.x.Request.Lent: // no more than its framing can be looked at
-		return b.framing == Chunked || int64(b.framing) <= drainMost
 	case b.ended():
 		return true
 	case b.err != nil, b.t.x.Request.Expect && !b.t.answer.continued:
