@@ -63,7 +63,7 @@ func (b *bench) fast(paths ...string) wrk {
 }
 
 // few is the number of rounds in a case whose figures vary little.
-func (b *bench) few() int { return min(b.opts.rounds, 3) }
+func (b *bench) few() int { return (b.opts.rounds + 1) / 2 }
 
 func saturated(s site, path string, budgets ...budget) func(context.Context, *bench) (*table, error) {
 	return func(ctx context.Context, b *bench) (*table, error) {

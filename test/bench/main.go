@@ -109,7 +109,7 @@ func parseFlags(args []string, stderr io.Writer) (options, error) {
 	f.BoolVar(&o.soak, "soak", false, "reload gatehouse many times under load instead of measuring")
 	f.StringVar(&o.binary, "gatehouse", "", "measure this `binary` instead of building ./cmd/gatehouse")
 	f.DurationVar(&o.duration, "duration", 0, "length of one measurement (default 4s)")
-	f.IntVar(&o.rounds, "rounds", 0, "measurements of each product in a case (default 5; slower cases take at most 3)")
+	f.IntVar(&o.rounds, "rounds", 0, "measurements of each product in a case (default 5; cases that vary little take half of it)")
 	f.IntVar(&o.cores, "cores", 1, "processors and workers of each proxy")
 	f.DurationVar(&o.linger, "linger", 0, "look at idle connections again after this `time`, e.g. 1m")
 	f.IntVar(&o.reloads, "reloads", 1000, "reloads in the soak")
