@@ -291,7 +291,7 @@ func (t *turn) Abort() {
 		// Nobody is told when it fails: the answer is lost anyway.
 		_ = t.Flush()
 	} else if a.headed {
-		t.c.Abort()
+		t.c.Reset()
 	}
 	a.broken = errAborted
 	a.closes = true

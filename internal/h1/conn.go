@@ -23,7 +23,8 @@ type conn struct {
 	c      *wire.Conn
 	client *exchange.Client
 	state  atomic.Uint32
-	served int // requests that were begun
+	served int   // requests that were begun
+	turn   *turn // what take leaves to Serve
 }
 
 // The states of a conn.
@@ -41,60 +42,105 @@ func (s *Server) Serve(c *wire.Conn, client *exchange.Client) {
 	defer s.leave(k)
 	// What can go wrong with closing does not concern anybody any more.
 	defer c.Close()
+	take := k.take
 	for {
-		in, n, err := k.await()
-		if err != nil || !k.turns(in, n) {
+		if err := k.await(take); err != nil {
+			return
+		}
+		if !k.finish() {
 			return
 		}
 	}
 }
 
-// await waits for the first bytes of a request.
-func (k *conn) await() (in *wire.Buffer, n int, err error) {
+// await waits for requests and answers those that come whole. It returns nil
+// when take has left a turn that has more to do.
+func (k *conn) await(take func(*wire.Buffer, int) bool) error {
+	k.idle()
+	if !k.s.draining.Load() {
+		err := k.c.Each(take)
+		if err != nil && !errors.Is(err, wire.ErrInterrupted) {
+			return err
+		}
+	}
+	if k.state.Swap(busy) == drained {
+		k.s.mu.Lock() // Drain holds it until it has interrupted
+		//lint:ignore SA2001 it is only waited for
+		k.s.mu.Unlock()
+		k.c.Resume()
+	}
+	if k.turn != nil {
+		return nil
+	}
+	return k.lastCall()
+}
+
+func (k *conn) idle() {
 	k.c.SetTimeout(k.s.Limits.Load().IdleTimeout)
 	k.state.Store(idle)
-	if k.s.draining.Load() {
-		return k.lastCall()
-	}
-	in, n, err = k.c.ReadBuffer()
-	if k.state.CompareAndSwap(idle, busy) {
-		return in, n, err
-	}
-	k.s.mu.Lock() // Drain holds it until it has interrupted
-	//lint:ignore SA2001 it is only waited for
-	k.s.mu.Unlock()
-	k.c.Resume()
-	if errors.Is(err, wire.ErrInterrupted) {
-		return k.lastCall()
-	}
-	return in, n, err
 }
 
-// lastCall is await on a server that is draining. A request that is there
-// already is still served, and on a new connection one that is on its way.
-func (k *conn) lastCall() (in *wire.Buffer, n int, err error) {
-	k.state.Store(drained)
+// take answers what the n bytes in a buffer ask for and reports whether the
+// connection is to wait for more. It runs inside wire.Conn.Each, where the next
+// request is waited for at the least cost but nothing can be read: a request
+// that is not there as a whole, or ends the connection, is left to finish.
+func (k *conn) take(in *wire.Buffer, n int) bool {
+	t := k.begin(in, n)
+	if !k.state.CompareAndSwap(idle, busy) {
+		return false // Drain was faster
+	}
+	for t.inline = true; t.r < t.w; {
+		if t.verdict = t.serve(); t.verdict != again {
+			return false
+		}
+	}
+	k.end(t)
+	k.idle()
+	return !k.s.draining.Load()
+}
+
+// finish does what a turn still has to do. It reports whether the connection
+// can be used further.
+func (k *conn) finish() bool {
+	t := k.turn
+	defer k.end(t)
+	for t.inline = false; t.verdict != over && t.r < t.w; {
+		t.verdict = t.serve()
+	}
+	if t.verdict == over && t.lingers {
+		t.linger()
+	}
+	return t.verdict != over
+}
+
+// lastCall begins a turn on a server that is draining, for a request that is
+// there already, or that may be on its way on a new connection.
+func (k *conn) lastCall() error {
 	if k.served > 0 && k.c.Alive() {
-		return nil, 0, io.EOF
+		return io.EOF
 	}
 	k.c.SetTimeout(time.Second)
-	return k.c.ReadBuffer()
+	in, n, err := k.c.ReadBuffer()
+	if err != nil {
+		return err
+	}
+	k.begin(in, n)
+	return nil
 }
 
-// turns answers the request that the n bytes in a buffer begin, and those that
-// were sent with it. It reports whether the connection can be used further.
-func (k *conn) turns(in *wire.Buffer, n int) bool {
+func (k *conn) begin(in *wire.Buffer, n int) *turn {
 	t := turnPool.Get().(*turn)
 	t.conn, t.c, t.in, t.r, t.w = k, k.c, in, 0, n
-	again := true
-	for again && t.r < t.w {
-		again = t.serve()
-	}
+	k.turn = t
+	return t
+}
+
+func (k *conn) end(t *turn) {
 	t.release()
-	t.stream = stream{}
 	t.conn, t.c, t.x, t.limits = nil, nil, nil, nil
+	t.verdict, t.lingers, t.began, t.stream = again, false, 0, stream{}
+	k.turn = nil
 	turnPool.Put(t)
-	return again
 }
 
 var turnPool = sync.Pool{New: func() any { return new(turn) }}
@@ -110,10 +156,24 @@ type turn struct {
 	in   *wire.Buffer // borrowed while r < w
 	r, w int          // in.B[r:w] has been read from the socket and not used
 
+	inline  bool // nothing can be read from the socket
+	verdict verdict
+	lingers bool  // when over: the client may still be sending
+	began   int64 // when the first byte of the request at hand came
+
 	body   requestBody
 	answer answer
 	stream stream
 }
+
+// verdict is what becomes of a connection after serve.
+type verdict uint8
+
+const (
+	again verdict = iota // another request may follow
+	later                // the request has to be begun anew where reading is possible
+	over                 // the connection ends
+)
 
 // release gives the buffer of a turn back.
 func (t *turn) release() {
@@ -124,16 +184,17 @@ func (t *turn) release() {
 	t.r, t.w = 0, 0
 }
 
-// serve answers one request, whose first bytes have been read. It reports
-// whether another one may follow on the connection.
-func (t *turn) serve() (again bool) {
+// serve answers one request, whose first bytes have been read.
+func (t *turn) serve() verdict {
 	t.limits = t.conn.s.Limits.Load()
-	t.conn.served++
 	x := exchange.Get()
 	defer exchange.Put(x)
 	t.x = x
 	x.Client, x.Down = t.conn.client, t
-	x.Times.Start = exchange.Now()
+	if t.began == 0 {
+		t.began = exchange.Now()
+	}
+	x.Times.Start = t.began
 	x.Request.Scheme = "http"
 	if x.Client.TLS != nil {
 		x.Request.Scheme = "https"
@@ -141,16 +202,23 @@ func (t *turn) serve() (again bool) {
 	t.answer.begin()
 	t.body.begin(t, 0)
 
+	start := t.r
 	f, problem, err := t.readHead()
+	if err == errLater || problem == nil && t.inline && !t.whole(f) {
+		t.r = start
+		return later
+	}
+	t.began = 0
+	t.conn.served++
 	if err != nil {
-		return false // nobody is there to be answered
+		return over // nobody is there to be answered
 	}
 	if problem == nil && t.limits.Body > 0 && int64(f) > t.limits.Body {
 		problem = &bodyTooLarge
 	}
 	if problem != nil {
 		t.refuse(problem)
-		return false
+		return over
 	}
 	t.body.begin(t, f)
 	if f != 0 {
@@ -166,6 +234,15 @@ func (t *turn) serve() (again bool) {
 	t.conn.s.Handler(x)
 	t.c.Unwatch()
 	return t.settle()
+}
+
+// errLater says that a head is incomplete where nothing can be read.
+var errLater = errors.New("head is not there as a whole")
+
+// whole reports whether all that a request needs from the socket is in the
+// buffer.
+func (t *turn) whole(f Framing) bool {
+	return f >= 0 && int64(f) <= int64(t.w-t.r) && t.x.Request.Upgrade == ""
 }
 
 // last reports whether this request is the connection's last one.
@@ -211,6 +288,9 @@ func (t *turn) readHead() (Framing, *exchange.Problem, error) {
 				return 0, &targetTooLong, nil
 			}
 			return 0, &headTooLarge, nil
+		}
+		if t.inline {
+			return 0, nil, errLater
 		}
 		if !waited {
 			t.c.SetTimeout(t.limits.HeaderTimeout) // for all of the head
@@ -265,33 +345,29 @@ func (t *turn) refuse(p *exchange.Problem) {
 	if t.conn.s.Refused != nil {
 		t.conn.s.Refused(x)
 	}
-	if err == nil {
-		t.linger()
-	}
+	t.lingers = err == nil
 	t.answer.end()
 }
 
 // settle brings the connection to where the next request begins, after the
-// handler has returned. It reports false when there will be none.
-func (t *turn) settle() (again bool) {
+// handler has returned.
+func (t *turn) settle() verdict {
 	switch {
 	case t.stream.t != nil:
-		return false // it was upgraded, and has ended
+		return over // it was upgraded, and has ended
 	case !t.answer.finished:
 		t.Abort()
 		t.answer.end()
-		return false
+		return over
 	case t.answer.closes:
-		if t.r < t.w || !t.body.ended() {
-			t.linger()
-		}
-		return false
+		t.lingers = t.r < t.w || !t.body.ended()
+		return over
 	}
 	if err := t.body.drain(); err != nil {
-		t.linger()
-		return false
+		t.lingers = true
+		return over
 	}
-	return true
+	return again
 }
 
 // lingerTime is how long a connection that is ended while the client still

@@ -40,12 +40,12 @@ type Conn struct {
 	timeout     atomic.Int64 // what SetTimeout was given, in nanoseconds
 	limit       atomic.Int64 // what SetLimit was given, in the sweeper's clock, 0 for none
 	deadline    atomic.Int64 // when the nearer of the two is reached, 0 for never
-	armed       atomic.Int64 // when WriteRead began to wait, 0 when nobody does
+	armed       atomic.Int64 // when a wait began that the poller may not end, 0 for none
 
 	watch    atomic.Int64 // since when the other end is watched, or one of the states below
 	watcher  Watcher
-	grace    time.Duration // how long a half-closed client is waited for
-	halfOpen int64         // when the sweeper first saw the other end half-closed
+	grace    atomic.Int64 // how long a half-closed client is waited for, in nanoseconds
+	halfOpen int64        // when the sweeper first saw the other end half-closed
 
 	peeked struct { // by WaitReadable, where the socket cannot be asked
 		full bool
@@ -58,24 +58,10 @@ type Conn struct {
 	place place
 }
 
-// The states of Conn.watch that are no times.
-const (
-	unwatched = 0
-	notifying = -1 // the sweeper is calling ClientGone
-	notified  = -2
-)
-
-// Watcher is told of a client that went away.
-type Watcher interface {
-	// ClientGone is called by the sweeper, at most once for each Watch and
-	// never after Unwatch has returned. It must not block.
-	ClientGone()
-}
-
 // New takes over a connection. Close ends the sweeper's interest in it.
 func New(nc net.Conn, s *Sweeper) *Conn {
 	c := &Conn{nc: nc, sweeper: s}
-	c.raw = newRaw(nc)
+	c.raw = newRaw(c, nc)
 	s.add(c)
 	return c
 }
@@ -188,6 +174,35 @@ func (c *Conn) ReadBuffer() (*Buffer, int, error) {
 		}
 		if err = c.woken(err); err != nil {
 			return nil, 0, err
+		}
+	}
+}
+
+// Each reads, hands f a borrowed buffer with the n bytes that came, and waits
+// for more as long as f answers true. It returns nil after f answered false.
+// Compared with reading in a loop it saves the read that finds nothing. f owns
+// the buffer. It may write, but it must neither read from the connection nor
+// close it. An end that comes together with bytes is noticed two ticks late.
+func (c *Conn) Each(f func(b *Buffer, n int) bool) error {
+	for {
+		if c.interrupted.Load() {
+			return ErrInterrupted
+		}
+		var err error
+		if c.over == nil && c.raw != nil {
+			err = c.raw.readEach(f)
+		} else {
+			var b *Buffer
+			var n int
+			if b, n, err = c.ReadBuffer(); err == nil && f(b, n) {
+				continue
+			}
+		}
+		if err == nil {
+			return nil
+		}
+		if err = c.woken(err); err != nil {
+			return err
 		}
 	}
 }
@@ -361,109 +376,6 @@ func (c *Conn) Alive() bool {
 	}
 }
 
-// SetTimeout makes reads and writes fail with ErrTimeout once d has passed
-// without progress; 0 takes the limit away. It is a store and no timer: the
-// sweeper looks every Tick, so a timeout comes up to two ticks late and never
-// early. The time begins anew with every step of Splice, and when it has passed
-// while a part of a write went out.
-func (c *Conn) SetTimeout(d time.Duration) {
-	if c.timeout.Load() != int64(d) { // a load is cheaper than a store
-		c.timeout.Store(int64(d))
-	}
-	c.progress()
-}
-
-// SetLimit makes reads and writes fail with ErrTimeout once d has passed,
-// whatever progress is made until then; 0 takes the limit away. It is as late
-// as SetTimeout, and of effect from the next SetTimeout on.
-func (c *Conn) SetLimit(d time.Duration) {
-	at := int64(0)
-	if d > 0 {
-		at = c.sweeper.now.Load() + int64(d+Tick)
-	}
-	c.limit.Store(at)
-}
-
-// Limited reports whether the time given to SetLimit has passed.
-func (c *Conn) Limited() bool {
-	at := c.limit.Load()
-	return at != 0 && c.sweeper.now.Load() >= at
-}
-
-// progress begins the time of SetTimeout anew.
-func (c *Conn) progress() {
-	at := c.limit.Load()
-	if d := c.timeout.Load(); d > 0 {
-		if t := c.sweeper.now.Load() + d + int64(Tick); at == 0 || t < at {
-			at = t
-		}
-	}
-	c.deadline.Store(at)
-}
-
-// SetPace makes Splice from this connection fail with ErrTimeout when, after
-// grace, fewer than rate bytes a second have come on the average. Only the
-// time spent waiting for them counts. A rate of 0 takes the limit away.
-func (c *Conn) SetPace(rate int64, grace time.Duration) {
-	c.pace = pace{rate: rate, grace: int64(grace), start: c.sweeper.now.Load()}
-	c.came(0)
-}
-
-// pace is the least speed at which Splice must receive bytes.
-type pace struct {
-	rate, grace, start, moved int64
-}
-
-// came takes note of n bytes that Splice received.
-func (c *Conn) came(n int64) {
-	c.progress()
-	p := &c.pace
-	if p.rate <= 0 {
-		return
-	}
-	p.moved += n
-	spare := max(p.grace, int64(float64(p.moved)/float64(p.rate)*1e9))
-	end := p.start + spare + int64(Tick)
-	if d := c.deadline.Load(); d == 0 || end < d {
-		c.deadline.Store(end)
-	}
-}
-
-// held takes note that Splice did not wait for this connection since a time.
-func (c *Conn) held(since int64) { c.pace.start += c.sweeper.now.Load() - since }
-
-// Clock returns the sweeper's time, which is at most a Tick old.
-func (c *Conn) Clock() time.Duration { return c.sweeper.Now() }
-
-// Watch has the sweeper look whether the other end is still there and tell w
-// when it is not: at once after a reset, and when it closed its sending half
-// only after grace, for it may still wait for the answer. A goroutine that is
-// about to wait for something else calls it. Nothing is watched where there
-// is no raw access to the socket.
-func (c *Conn) Watch(w Watcher, grace time.Duration) {
-	if c.raw == nil {
-		return
-	}
-	c.watcher, c.grace = w, grace
-	c.watch.Store(c.sweeper.now.Load())
-}
-
-// Unwatch ends what Watch began. When it returns, w is not being told and
-// will not be.
-func (c *Conn) Unwatch() {
-	if c.raw == nil {
-		return
-	}
-	for since := c.watch.Load(); since != unwatched; since = c.watch.Load() {
-		if since != notifying && c.watch.CompareAndSwap(since, unwatched) {
-			return
-		}
-		if since == notifying {
-			c.place.wait() // ClientGone does not block, so this is short
-		}
-	}
-}
-
 // Interrupt makes reads and writes, waiting and later ones, fail with
 // ErrInterrupted until Resume. Any goroutine may call it.
 func (c *Conn) Interrupt() {
@@ -525,26 +437,27 @@ func (c *Conn) Close() error {
 	return c.nc.Close()
 }
 
-// Abort closes the connection with a reset where there is such a thing, so
-// that the other end cannot take what it got for complete. Any goroutine may
-// call it.
+// Abort is Reset and Close. Any goroutine may call it.
 func (c *Conn) Abort() {
 	c.sweeper.remove(c)
+	c.Reset()
+	_ = c.nc.Close()
+}
+
+// Reset makes Close reset the connection where there is such a thing, so that
+// the other end cannot take what it got for complete.
+func (c *Conn) Reset() {
 	if t, ok := c.nc.(*net.TCPConn); ok {
-		// Without it the close below is an ordinary one; it is still a close.
+		// Without it the close is an ordinary one; it is still a close.
 		_ = t.SetLinger(0)
 	}
-	_ = c.nc.Close()
 }
 
 // Hangup ends both directions of the connection, for whoever waits on it and
 // for the other end, and resets it when it is closed. Any goroutine may call
 // it; the one that uses the connection still has to close it.
 func (c *Conn) Hangup() {
-	if t, ok := c.nc.(*net.TCPConn); ok {
-		// Without it the close will be an ordinary one; it is still a close.
-		_ = t.SetLinger(0)
-	}
+	c.Reset()
 	if c.raw != nil {
 		c.raw.shutdown()
 		return

@@ -17,6 +17,7 @@ import (
 // came before it was called. So a callback tries first, and answers false,
 // which parks the goroutine, only when nothing is there.
 type raw struct {
+	c  *Conn
 	rc syscall.RawConn
 	fd int // for polling only
 
@@ -24,7 +25,8 @@ type raw struct {
 	readFn, writeFn func(fd uintptr) bool
 
 	op   readOp
-	in   []byte        // what is read into
+	in   []byte // what is read into
+	each func(b *Buffer, n int) bool
 	buf  *Buffer       // what readBuffer borrowed
 	n    int           // how much was read
 	rerr syscall.Errno // why nothing was
@@ -48,10 +50,11 @@ const (
 	opWriteRead
 	opSplice
 	opPeek
+	opEach
 )
 
 // newRaw returns nil where there is no raw access.
-func newRaw(nc net.Conn) *raw {
+func newRaw(c *Conn, nc net.Conn) *raw {
 	var rc syscall.RawConn
 	var err error
 	switch nc := nc.(type) {
@@ -65,7 +68,7 @@ func newRaw(nc net.Conn) *raw {
 	if err != nil {
 		return nil
 	}
-	r := &raw{rc: rc}
+	r := &raw{c: c, rc: rc}
 	if err := rc.Control(func(fd uintptr) { r.fd = int(fd) }); err != nil {
 		return nil
 	}
@@ -90,6 +93,16 @@ func (r *raw) readBuffer() (*Buffer, int, error) {
 		b.Put()
 	}
 	return b, n, err
+}
+
+// readEach returns nil when f answered false.
+func (r *raw) readEach(f func(b *Buffer, n int) bool) error {
+	r.op, r.each = opEach, f
+	err := r.rc.Read(r.readFn)
+	r.each = nil
+	r.c.armed.Store(0)
+	_, err = r.result(err)
+	return err
 }
 
 func (r *raw) waitReadable() error {
@@ -146,6 +159,8 @@ func (r *raw) tryRead(fd uintptr) bool {
 		return errno != syscall.EAGAIN
 	case opSplice:
 		return r.trySplice(fd)
+	case opEach:
+		return r.tryEach(fd)
 	case opPeek:
 		var b [1]byte
 		r.n, r.rerr = sysPeek(fd, &b)
@@ -159,6 +174,35 @@ func (r *raw) tryRead(fd uintptr) bool {
 		r.buf.Put()
 		r.buf, r.in = nil, nil
 	}
+	return false
+}
+
+// tryEach reads and lets what came be used, before it waits again. Whatever
+// comes in the meantime leaves its edge with the poller, which RawConn.Read
+// forgets only when it begins: so there is no need to read until nothing is
+// there. Only an end that came together with the last bytes has no edge of its
+// own. The sweeper finds it.
+func (r *raw) tryEach(fd uintptr) bool {
+	r.c.armed.Store(0)
+	for {
+		b := GetBuffer()
+		n, errno := sysRead(fd, b.B)
+		r.n, r.rerr = n, errno
+		if errno != 0 || n == 0 {
+			b.Put()
+			if errno == syscall.EAGAIN {
+				break
+			}
+			return true
+		}
+		if !r.each(b, n) {
+			return true
+		}
+		if n < BufferSize {
+			break
+		}
+	}
+	r.c.armed.Store(r.c.sweeper.now.Load())
 	return false
 }
 

@@ -12,9 +12,10 @@ type raw struct{}
 
 var errNoRaw = errors.New("raw access to sockets is for linux only")
 
-func newRaw(net.Conn) *raw                                { return nil }
+func newRaw(*Conn, net.Conn) *raw                         { return nil }
 func (r *raw) read([]byte) (int, error)                   { return 0, errNoRaw }
 func (r *raw) readBuffer() (*Buffer, int, error)          { return nil, 0, errNoRaw }
+func (r *raw) readEach(func(*Buffer, int) bool) error     { return errNoRaw }
 func (r *raw) waitReadable() error                        { return errNoRaw }
 func (r *raw) readable() bool                             { return true }
 func (r *raw) give(_, _, _ []byte)                        {}

@@ -124,7 +124,7 @@ func (c *Conn) seen(now int64, readable, halfClosed, gone bool) {
 		if c.halfOpen == 0 {
 			c.halfOpen = now
 		}
-		gone = now-c.halfOpen >= int64(c.grace)
+		gone = now-c.halfOpen >= c.grace.Load()
 	}
 	if gone && c.watch.CompareAndSwap(since, notifying) {
 		c.watcher.ClientGone()
