@@ -6,6 +6,7 @@ import (
 	"encoding"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"reflect"
 	"slices"
 	"strings"
@@ -183,12 +184,40 @@ func (w *canonical) secret(s Secret) {
 }
 
 // text writes a string so that no variable is put into it when it is read.
-func (w *canonical) text(s string) { w.plain(strings.ReplaceAll(s, "${", "$${")) }
+func (w *canonical) text(s string) {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' || c == '$' {
+			w.plain(strings.ReplaceAll(s, "${", "$${"))
+			return
+		}
+	}
+	w.WriteByte('"')
+	w.WriteString(s)
+	w.WriteByte('"')
+}
 
 func (w *canonical) plain(x any) {
-	e := json.NewEncoder(&w.Buffer)
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
 	// Strings, numbers and truth values: nothing that could fail.
 	_ = e.Encode(x)
-	w.Truncate(w.Len() - 1) // the newline
+	b.Truncate(b.Len() - 1) // the newline
+	if !bytes.ContainsFunc(b.Bytes(), escaped) {
+		w.Write(b.Bytes())
+		return
+	}
+	for _, r := range b.String() {
+		if escaped(r) {
+			fmt.Fprintf(w, `\u%04x`, r)
+		} else {
+			w.WriteRune(r)
+		}
+	}
+}
+
+// escaped tells the characters that JSON takes as they are and YAML does not
+// (YAML 1.2.2 section 5.1).
+func escaped(r rune) bool {
+	return r >= 0x7f && r < 0xa0 || r == 0xfeff || r == 0xfffe || r == 0xffff
 }

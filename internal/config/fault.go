@@ -24,8 +24,8 @@ type Fault struct {
 //	gatehouse.yaml:12:7: routes[1].policies[0].rate_limit.limit: "x" is not a rate (write 100/s)
 func (f Fault) Error() string {
 	var b strings.Builder
-	if f.File != "" {
-		b.WriteString(f.place() + ": ")
+	if place := f.place(); place != "" {
+		b.WriteString(place + ": ")
 	}
 	if f.Warning {
 		b.WriteString("warning: ")
@@ -44,7 +44,7 @@ func (f Fault) place() string {
 	if f.Line == 0 {
 		return f.File
 	}
-	return f.File + ":" + strconv.Itoa(f.Line) + ":" + strconv.Itoa(f.Col)
+	return strings.TrimPrefix(f.File+":", ":") + strconv.Itoa(f.Line) + ":" + strconv.Itoa(f.Col)
 }
 
 // Faults are all the things wrong with a configuration.

@@ -209,6 +209,8 @@ func (p *part) syntax(err error) *Fault {
 		f.Text, f.Hint = "not YAML: "+here[:1]+" cannot begin a value", "quote the value"
 	case flow && strings.Contains(p.after(start, le.ContextMark.Column), "${"):
 		f.Text, f.Hint = "not YAML: a variable without quotes within { } or [ ]", `write "${NAME}" in quotes`
+	case le.Message == "did not find expected node content" && here == "":
+		f.Text = "not YAML: the brackets that are open at the end of the file are not closed"
 	case flow:
 		f.Text = fmt.Sprintf("not YAML: a comma is missing, or the end of the brackets that begin at line %d", start)
 	case le.ContextMsg == "while scanning a quoted scalar" && strings.HasSuffix(le.Message, "end of stream"):

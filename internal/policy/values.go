@@ -293,7 +293,10 @@ const hidden = "[secret]"
 // Secret is a value that is never shown: its text, JSON, log and debug forms
 // hide it. It is written as the value itself, as { env: NAME } or as
 // { file: path }. The zero value is no secret.
-type Secret struct{ s *secret } // behind a pointer, so that no way of printing reaches it
+//
+// The value is two pointers away, since package fmt follows one where a Secret
+// is an unexported field.
+type Secret struct{ s **secret }
 
 type secret struct {
 	value     string
@@ -301,13 +304,18 @@ type secret struct {
 }
 
 // NewSecret returns a secret that was written out.
-func NewSecret(value string) Secret { return Secret{&secret{value: value}} }
+func NewSecret(value string) Secret { return keep(secret{value: value}) }
 
 // SecretFromEnv returns a secret that came from an environment variable.
-func SecretFromEnv(name, value string) Secret { return Secret{&secret{value: value, env: name}} }
+func SecretFromEnv(name, value string) Secret { return keep(secret{value: value, env: name}) }
 
 // SecretFromFile returns a secret that came from a file.
-func SecretFromFile(path, value string) Secret { return Secret{&secret{value: value, file: path}} }
+func SecretFromFile(path, value string) Secret { return keep(secret{value: value, file: path}) }
+
+func keep(s secret) Secret {
+	p := &s
+	return Secret{&p}
+}
 
 // IsSet tells whether there is a secret.
 func (s Secret) IsSet() bool { return s.s != nil }
@@ -318,13 +326,13 @@ func (s Secret) Reveal() string {
 	if s.s == nil {
 		return ""
 	}
-	return s.s.value
+	return (*s.s).value
 }
 
 // Equal compares with a value in a time that does not depend on where they
 // differ.
 func (s Secret) Equal(value string) bool {
-	return s.s != nil && subtle.ConstantTimeCompare([]byte(s.s.value), []byte(value)) == 1
+	return s.s != nil && subtle.ConstantTimeCompare([]byte((*s.s).value), []byte(value)) == 1
 }
 
 // Origin tells where the secret came from: the name of an environment
@@ -333,7 +341,7 @@ func (s Secret) Origin() (env, file string) {
 	if s.s == nil {
 		return "", ""
 	}
-	return s.s.env, s.s.file
+	return (*s.s).env, (*s.s).file
 }
 
 // Fingerprint returns a hash of the value, to notice that it changed. It is
@@ -342,7 +350,7 @@ func (s Secret) Fingerprint() string {
 	if s.s == nil {
 		return ""
 	}
-	sum := sha256.Sum256([]byte("gatehouse secret\x00" + s.s.value))
+	sum := sha256.Sum256([]byte("gatehouse secret\x00" + (*s.s).value))
 	return hex.EncodeToString(sum[:16])
 }
 
