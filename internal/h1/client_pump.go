@@ -63,17 +63,24 @@ func (p *pump) start(c *Client) {
 
 func (p *pump) started() bool { return p.state != pumpUnused }
 
-// run is the pump's goroutine. The client's fault, unlike the upstream's, is
-// told to who waits for the answer, which may come all the same.
+// run is the pump's goroutine. Who waits for the answer is told when there is
+// no use in waiting. An upstream that only refuses the rest of the body may
+// have answered.
 func (p *pump) run() {
 	err := p.send()
 	p.finished()
 	conn := p.conn
 	p.done <- err
-	var own *RequestError
-	if errors.As(err, &own) {
+	if hopeless(err) {
 		conn.Interrupt()
 	}
+}
+
+// hopeless reports whether no answer can be expected after an error of
+// sending: the body failed, or the upstream does not read it.
+func hopeless(err error) bool {
+	var own *RequestError
+	return errors.As(err, &own) || errors.Is(err, wire.ErrTimeout)
 }
 
 // send sends the body to its end. A panic in a policy that watches it harms
@@ -235,17 +242,16 @@ func (p *pump) wait(d time.Duration) {
 	}
 }
 
-// failure returns the *RequestError that the pump ended with, if it did. After
-// a timeout it waits a little: when client and upstream have stalled for the
-// same time, it is the client who is at fault.
+// failure returns what the pump ended with if it was hopeless. After a timeout
+// it waits a little: when client and upstream have stalled for the same time,
+// it is the client who is at fault.
 func (p *pump) failure(timeout bool) error {
 	p.poll()
 	if timeout && p.state == pumpRunning {
 		p.wait(3 * wire.Tick)
 	}
-	var own *RequestError
-	if errors.As(p.err, &own) {
-		return own
+	if hopeless(p.err) {
+		return p.err
 	}
 	return nil
 }

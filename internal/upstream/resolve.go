@@ -1,0 +1,105 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"net"
+	"slices"
+	"sync"
+	"time"
+)
+
+const (
+	// resolveInterval is how often names are resolved, give or take a fifth,
+	// so that many upstreams do not ask at the same moment.
+	resolveInterval = 10 * time.Second
+	// resolveAgain is how soon a name without any address is tried again.
+	resolveAgain = time.Second
+	// resolveTimeout bounds one look-up.
+	resolveTimeout = 5 * time.Second
+)
+
+var errNoAddress = errors.New("answer holds no address")
+
+// resolve keeps the addresses of names fresh until ctx ends.
+func (u *Upstream) resolve(ctx context.Context) {
+	failing := make([]bool, len(u.sites))
+	for {
+		changed := u.lookUpAll(ctx, failing)
+		if ctx.Err() != nil {
+			return
+		}
+		if changed {
+			u.rebuild()
+		}
+		wait := resolveInterval*4/5 + rand.N(resolveInterval*2/5)
+		if u.someUnknown() {
+			wait = resolveAgain
+		}
+		t := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return
+		case <-t.C:
+		}
+	}
+}
+
+func (u *Upstream) someUnknown() bool {
+	return slices.ContainsFunc(u.sites, func(s *site) bool { return len(s.addresses) == 0 })
+}
+
+// lookUpAll resolves every name once, and reports whether an answer differs
+// from the last good one. A failure, or an answer without addresses, changes
+// nothing.
+func (u *Upstream) lookUpAll(ctx context.Context, failing []bool) (changed bool) {
+	answers := make([][]string, len(u.sites))
+	errs := make([]error, len(u.sites))
+	var wg sync.WaitGroup
+	for i, s := range u.sites {
+		if s.name != "" {
+			wg.Go(func() { answers[i], errs[i] = u.lookUp(ctx, s) })
+		}
+	}
+	wg.Wait()
+	if ctx.Err() != nil {
+		return false
+	}
+	for i, s := range u.sites {
+		switch {
+		case s.name == "":
+		case errs[i] != nil:
+			if !failing[i] {
+				u.log.Warn("a name of an upstream cannot be resolved, its last addresses stay in use",
+					"upstream", u.name, "name", s.name, "addresses", s.addresses, "error", errs[i])
+			}
+		case !slices.Equal(answers[i], s.addresses):
+			u.log.Info("a name of an upstream has new addresses",
+				"upstream", u.name, "name", s.name, "addresses", answers[i])
+			s.addresses, changed = answers[i], true
+		}
+		failing[i] = errs[i] != nil
+	}
+	return changed
+}
+
+// lookUp returns the addresses of a name in a stable order.
+func (u *Upstream) lookUp(ctx context.Context, s *site) ([]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
+	defer cancel()
+	found, err := u.resolver.LookupNetIP(ctx, "ip", s.name)
+	if err != nil {
+		return nil, err
+	}
+	addresses := make([]string, 0, len(found))
+	for _, a := range found {
+		addresses = append(addresses, net.JoinHostPort(a.Unmap().String(), s.port))
+	}
+	if len(addresses) == 0 {
+		return nil, errNoAddress
+	}
+	slices.Sort(addresses)
+	return slices.Compact(addresses), nil
+}

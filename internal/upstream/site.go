@@ -1,0 +1,84 @@
+package upstream
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"gatehouse.dev/gatehouse/internal/config"
+)
+
+// site is an endpoint as it was configured. A name may stand for several
+// addresses, each of which becomes an endpoint that shares the site's weight.
+type site struct {
+	network string // "tcp" or "unix"
+	host    string // what a Host field names it by
+	weight  int
+
+	name string // what is resolved, "" for an address
+	port string
+
+	addresses []string // to connect to; of a name: the last good answer
+}
+
+// parseSite reads an endpoint's URL: http://host:port or http://unix:/path.
+func parseSite(c *config.Endpoint) (*site, error) {
+	fault := func(why string) error { return fmt.Errorf("endpoint %q: %s", c.URL, why) }
+	scheme, rest, ok := strings.Cut(c.URL, "://")
+	switch {
+	case !ok:
+		return nil, fault("is not a URL such as http://host:port")
+	case !strings.EqualFold(scheme, "http"):
+		return nil, fault(fmt.Sprintf("scheme %q is not http", scheme))
+	}
+	s := &site{network: "tcp", weight: max(c.Weight, 1)}
+	if path, ok := strings.CutPrefix(rest, "unix:"); ok {
+		if !strings.HasPrefix(path, "/") {
+			return nil, fault("path of a unix socket is not absolute")
+		}
+		s.network, s.host, s.addresses = "unix", "localhost", []string{path}
+		return s, nil
+	}
+	s.host = strings.TrimSuffix(rest, "/")
+	if strings.ContainsAny(s.host, "/?#@ ") || s.host == "" {
+		return nil, fault("has something beside a host and a port")
+	}
+	host, port, err := splitPort(s.host)
+	if err != nil {
+		return nil, fault(err.Error())
+	}
+	if a, err := netip.ParseAddr(host); err == nil {
+		s.addresses = []string{net.JoinHostPort(a.String(), port)}
+		return s, nil
+	}
+	if strings.ContainsAny(host, "[]:%") {
+		return nil, fault("host is neither a name nor an address")
+	}
+	s.name, s.port = host, port
+	return s, nil
+}
+
+// splitPort splits host and port; the port is 80 when there is none.
+func splitPort(hostport string) (host, port string, err error) {
+	host, port = hostport, "80"
+	if i := strings.LastIndexByte(hostport, ':'); i > strings.LastIndexByte(hostport, ']') {
+		host, port = hostport[:i], hostport[i+1:]
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		return "", "", fmt.Errorf("port %q is not between 1 and 65535", port)
+	}
+	if strings.HasPrefix(host, "[") && strings.HasSuffix(host, "]") {
+		if a, err := netip.ParseAddr(host[1 : len(host)-1]); err != nil || !a.Is6() {
+			return "", "", fmt.Errorf("%q is not an IPv6 address", host)
+		}
+		host = host[1 : len(host)-1]
+	} else if strings.Contains(host, ":") {
+		return "", "", fmt.Errorf("IPv6 address %q is not in brackets", host)
+	}
+	if host == "" {
+		return "", "", fmt.Errorf("there is no host")
+	}
+	return host, port, nil
+}
