@@ -101,9 +101,7 @@ func (w *canonical) value(v reflect.Value) {
 		}
 		w.value(v.Elem())
 	case reflect.Struct:
-		d := reflect.New(v.Type()).Elem()
-		setDefaults(d)
-		w.fields(v, d)
+		w.fields(v, Default(v.Type()))
 	case reflect.Map:
 		w.mapping(v)
 	case reflect.Slice:

@@ -9,11 +9,14 @@ import (
 	"gatehouse.dev/gatehouse/internal/policy"
 )
 
-// Config is a whole configuration. Nothing writes to it once it is decoded.
+// Config is a whole configuration.
+//
+// Nothing writes to it once it is decoded.
 //
 // The tags of the structs are the rules of the language: yaml is the key,
 // required the keys that must be there, enum the values that a field takes,
-// min and max its range, both included. The comments are its reference.
+// min and max its range, both included, example a value to show. The comments
+// are its reference.
 type Config struct {
 	// Addresses to listen on. Without any, one plain listener on ":8080".
 	Listeners []*Listener `yaml:"listeners"`
@@ -38,11 +41,11 @@ type Listener struct {
 	// Name of the listener, for logs, metrics and policies. Default: its address.
 	Name string `yaml:"name"`
 	// Address to listen on: "host:port", ":port", "[::1]:port" or "unix:/path".
-	Address string `yaml:"address" required:"true"`
+	Address string `yaml:"address" required:"true" example:":8080"`
 	// The HTTP engine: native is the gateway's own; std is Go's net/http, slower, kept as a safety valve.
 	Engine string `yaml:"engine" enum:"native,std"`
 	// Peers whose X-Forwarded-* and Forwarded fields are believed. Default: nobody.
-	TrustedProxies []netip.Prefix `yaml:"trusted_proxies"`
+	TrustedProxies []netip.Prefix `yaml:"trusted_proxies" example:"10.0.0.0/8"`
 	// Ceilings for what a client may send and how slowly.
 	Limits Limits `yaml:"limits"`
 	// Policies of every route on this listener.
@@ -88,7 +91,7 @@ type Upstream struct {
 // Endpoint is one address of a service: a URL, or a mapping with more about it.
 type Endpoint struct {
 	// URL of the endpoint: http://host:port or http://unix:/path. It has no path.
-	URL string `yaml:"url" required:"true"`
+	URL string `yaml:"url" required:"true" example:"http://10.0.0.11:8080"`
 	// Share of the traffic relative to the other endpoints, 1 to 1000.
 	Weight int `yaml:"weight" min:"1" max:"1000"`
 }
@@ -129,13 +132,13 @@ type Policy struct {
 // split, redirect and respond is set.
 type Route struct {
 	// Name of the route, for logs and metrics. Default: its match in short form.
-	Name string `yaml:"name"`
+	Name string `yaml:"name" example:"products"`
 	// Which requests. The short form is a string: "[METHOD[,METHOD]] [host]/path".
-	Match *Match `yaml:"match" required:"true"`
+	Match *Match `yaml:"match" required:"true" example:"GET shop.example.com/products/*"`
 	// Policies of this route.
 	Policies []*Policy `yaml:"policies"`
 	// Where the requests go: the name of an upstream, or a URL.
-	Upstream string `yaml:"upstream"`
+	Upstream string `yaml:"upstream" example:"http://127.0.0.1:9001"`
 	// Several upstreams that share the requests by weight.
 	Split []*Share `yaml:"split"`
 	// How the request is changed before it goes to the upstream.
@@ -149,13 +152,13 @@ type Route struct {
 // Match says which requests a route takes. All that is set must hold.
 type Match struct {
 	// Hosts, any of which must match: "shop.example.com", or "*.example.com" for one or more labels. None: every host.
-	Host StringList `yaml:"host"`
+	Host StringList `yaml:"host" example:"*.example.com"`
 	// Path: exact "/a/b", prefix "/a/*", with parameters "/a/{name}", or "/a/{name...}" for the rest.
-	Path string `yaml:"path"`
+	Path string `yaml:"path" example:"/products/{id}"`
 	// Path as a regular expression (RE2) that must match all of it. Named groups become parameters.
-	PathRegex string `yaml:"path_regex"`
+	PathRegex string `yaml:"path_regex" example:"/v[0-9]+/(?P<rest>.*)"`
 	// Methods, any of which must match. None: every method. GET includes HEAD.
-	Methods StringList `yaml:"methods"`
+	Methods StringList `yaml:"methods" example:"GET"`
 	// Header fields that must match.
 	Headers map[string]*ValueMatch `yaml:"headers"`
 	// Query parameters that must match, after percent-decoding.
@@ -170,7 +173,7 @@ type ValueMatch struct {
 	// The exact value.
 	Exact *string `yaml:"exact"`
 	// A regular expression (RE2) that must match all of the value.
-	Regex string `yaml:"regex"`
+	Regex string `yaml:"regex" example:"[0-9]+"`
 	// Whether the value must be there or must not be.
 	Present *bool `yaml:"present"`
 }
@@ -186,17 +189,17 @@ type Share struct {
 // Rewrite changes the request's target.
 type Rewrite struct {
 	// Prefix taken off the path, at a segment boundary.
-	StripPrefix string `yaml:"strip_prefix"`
+	StripPrefix string `yaml:"strip_prefix" example:"/checkout"`
 	// New path; {name} stands for a path parameter, {rest} for what a trailing * matched, {path} for the path after strip_prefix, without its leading slash.
-	Path string `yaml:"path"`
+	Path string `yaml:"path" example:"/v2/{path}"`
 	// Host field that the upstream sees.
-	Host string `yaml:"host"`
+	Host string `yaml:"host" example:"checkout.internal"`
 }
 
 // Redirect answers with a redirection.
 type Redirect struct {
 	// Where to: an absolute URL, or a path on the same host. {name}, {rest}, {path} as in rewrite, {host} for the request's host, {query} for its query.
-	To string `yaml:"to" required:"true"`
+	To string `yaml:"to" required:"true" example:"/new/{rest}"`
 	// Status: 301, 302, 303, 307 or 308.
 	Status int `yaml:"status" enum:"301,302,303,307,308"`
 }

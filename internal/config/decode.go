@@ -17,11 +17,6 @@ import (
 // mostAliased bounds how many nodes are read through aliases.
 const mostAliased = 100_000
 
-// Defaulted is a struct whose zero value is not its default. The decoder calls
-// Defaults before it sets what the configuration says; nothing else knows a
-// default. Structs within a policy's config may implement it too.
-type Defaulted interface{ Defaults() }
-
 // decode turns the parts of a configuration into a Config. It goes on after a
 // fault, and reports all of them.
 func decode(parts []*part, faults Faults, cat *policy.Catalog) (*Config, Faults) {
@@ -66,57 +61,22 @@ type decoder struct {
 
 // layout is what the decoder knows of a struct.
 type layout struct {
-	fields []field
+	fields []Field
 	index  map[string]int
 	keys   []string
-}
-
-// field is what the tags of a struct field say.
-type field struct {
-	name     string
-	index    int
-	required bool
-	enum     []string
-	min, max string
 }
 
 func (d *decoder) layout(t reflect.Type) *layout {
 	if l := d.layouts[t]; l != nil {
 		return l
 	}
-	l := &layout{index: make(map[string]int)}
-	for i := range t.NumField() {
-		sf := t.Field(i)
-		name, _, _ := strings.Cut(sf.Tag.Get("yaml"), ",")
-		if !sf.IsExported() || name == "" || name == "-" {
-			continue
-		}
-		f := field{name: name, index: i, required: sf.Tag.Get("required") == "true", min: sf.Tag.Get("min"), max: sf.Tag.Get("max")}
-		if e := sf.Tag.Get("enum"); e != "" {
-			f.enum = strings.Split(e, ",")
-		}
-		l.index[name] = len(l.fields)
-		l.fields = append(l.fields, f)
-		l.keys = append(l.keys, name)
+	l := &layout{fields: Fields(t), index: make(map[string]int)}
+	for i, f := range l.fields {
+		l.index[f.Key] = i
+		l.keys = append(l.keys, f.Key)
 	}
 	d.layouts[t] = l
 	return l
-}
-
-// setDefaults gives a struct its defaults, inner structs first, so that an
-// outer one has the last word.
-func setDefaults(v reflect.Value) {
-	if v.Kind() != reflect.Struct {
-		return
-	}
-	for i := range v.NumField() {
-		if f := v.Field(i); f.Kind() == reflect.Struct && f.CanSet() {
-			setDefaults(f)
-		}
-	}
-	if p, ok := v.Addr().Interface().(Defaulted); ok {
-		p.Defaults()
-	}
 }
 
 func (d *decoder) fault(n *yaml.Node, text, hint string) {
@@ -139,8 +99,8 @@ func (d *decoder) pop()        { d.path = d.path[:len(d.path)-1] }
 // document decodes the top mapping of a part into a Config that may hold what
 // earlier parts said.
 func (d *decoder) document(n *yaml.Node, v reflect.Value) {
-	d.fields(n, v, func(key *yaml.Node, f *field, value *yaml.Node) {
-		into := v.Field(f.index)
+	d.fields(n, v, func(key *yaml.Node, f *Field, value *yaml.Node) {
+		into := v.Field(f.Index)
 		switch into.Kind() {
 		case reflect.Slice:
 			d.list(value, into, f, into.Len())
@@ -167,7 +127,7 @@ func (d *decoder) once(key *yaml.Node) bool {
 }
 
 // value decodes a node into v. What f says holds for scalars, in lists too.
-func (d *decoder) value(n *yaml.Node, v reflect.Value, f *field) {
+func (d *decoder) value(n *yaml.Node, v reflect.Value, f *Field) {
 	n, leave := d.enter(n)
 	if n == nil {
 		return
@@ -207,9 +167,9 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, f *field) {
 			d.wrong(n, v.Type())
 			return
 		}
-		d.fields(n, v, func(key *yaml.Node, f *field, value *yaml.Node) {
+		d.fields(n, v, func(key *yaml.Node, f *Field, value *yaml.Node) {
 			if len(d.path) != 2 || d.once(key) {
-				d.value(value, v.Field(f.index), f)
+				d.value(value, v.Field(f.Index), f)
 			}
 		})
 	case reflect.Map:
@@ -250,7 +210,7 @@ func (d *decoder) enter(n *yaml.Node) (*yaml.Node, func()) {
 }
 
 // fields walks a mapping whose keys are the fields of a struct.
-func (d *decoder) fields(n *yaml.Node, v reflect.Value, each func(key *yaml.Node, f *field, value *yaml.Node)) {
+func (d *decoder) fields(n *yaml.Node, v reflect.Value, each func(key *yaml.Node, f *Field, value *yaml.Node)) {
 	if n.Kind != yaml.MappingNode {
 		d.wrong(n, v.Type())
 		return
@@ -286,8 +246,8 @@ func (d *decoder) fields(n *yaml.Node, v reflect.Value, each func(key *yaml.Node
 		d.pop()
 	}
 	for i := range l.fields {
-		if f := &l.fields[i]; f.required && !seen[i] && !broken {
-			d.fault(n, fmt.Sprintf("%s is missing", quote(f.name)), "")
+		if f := &l.fields[i]; f.Required && !seen[i] && !broken {
+			d.fault(n, fmt.Sprintf("%s is missing", quote(f.Key)), "")
 		}
 	}
 }
@@ -333,7 +293,7 @@ func (d *decoder) twice(key, first *yaml.Node) {
 }
 
 // mapping decodes a mapping with keys of the user's choice.
-func (d *decoder) mapping(n *yaml.Node, v reflect.Value, f *field) {
+func (d *decoder) mapping(n *yaml.Node, v reflect.Value, f *Field) {
 	if n.Kind != yaml.MappingNode {
 		d.wrong(n, v.Type())
 		return
@@ -365,7 +325,7 @@ func (d *decoder) mapping(n *yaml.Node, v reflect.Value, f *field) {
 
 // list decodes a list; the indexes of paths begin at first, and what v holds
 // before that stays.
-func (d *decoder) list(n *yaml.Node, v reflect.Value, f *field, first int) {
+func (d *decoder) list(n *yaml.Node, v reflect.Value, f *Field, first int) {
 	n, leave := d.enter(n)
 	if n == nil {
 		return
@@ -433,7 +393,7 @@ func (d *decoder) policy(n *yaml.Node) *Policy {
 		d.fault(key, fmt.Sprintf("policy %s cannot be configured: its config is no pointer", quote(key.Value)), "")
 		return nil
 	}
-	d.value(value, v.Elem(), &field{})
+	d.value(value, v.Elem(), &Field{})
 	return p
 }
 
@@ -460,7 +420,7 @@ func (d *decoder) secret(n *yaml.Node, into *Secret) {
 	defer d.pop()
 	var name string
 	faults := len(d.faults)
-	if d.value(value, reflect.ValueOf(&name).Elem(), &field{}); len(d.faults) > faults {
+	if d.value(value, reflect.ValueOf(&name).Elem(), &Field{}); len(d.faults) > faults {
 		return
 	}
 	if key.Value == "env" {
@@ -489,7 +449,7 @@ func (d *decoder) secret(n *yaml.Node, into *Secret) {
 	*into = policy.SecretFromFile(name, v)
 }
 
-func (d *decoder) stringList(n *yaml.Node, into *StringList, f *field) {
+func (d *decoder) stringList(n *yaml.Node, into *StringList, f *Field) {
 	if n.Kind == yaml.ScalarNode {
 		one := make(StringList, 1)
 		d.scalar(n, reflect.ValueOf(&one[0]).Elem(), f)

@@ -92,7 +92,7 @@ func envName(s string) bool {
 }
 
 // scalar decodes a string, a truth value or a number.
-func (d *decoder) scalar(n *yaml.Node, v reflect.Value, f *field) {
+func (d *decoder) scalar(n *yaml.Node, v reflect.Value, f *Field) {
 	if n.Kind != yaml.ScalarNode {
 		d.wrong(n, v.Type())
 		return
@@ -106,7 +106,7 @@ func (d *decoder) scalar(n *yaml.Node, v reflect.Value, f *field) {
 			d.fault(n, quote(s)+" is not text", "")
 			return
 		}
-		if f.required && s == "" {
+		if f.Required && s == "" {
 			d.fault(n, "must not be empty", "")
 			return
 		}
@@ -180,12 +180,12 @@ func boolTwin(s string) string {
 }
 
 // unmarshal decodes a value that reads its own text.
-func (d *decoder) unmarshal(n *yaml.Node, v reflect.Value, into encoding.TextUnmarshaler, f *field) {
+func (d *decoder) unmarshal(n *yaml.Node, v reflect.Value, into encoding.TextUnmarshaler, f *Field) {
 	s, _, ok := d.text(n)
 	if !ok || !d.report(n, into.UnmarshalText([]byte(s))) {
 		return
 	}
-	if f == nil || f.min == "" && f.max == "" {
+	if f == nil || f.Min == "" && f.Max == "" {
 		return
 	}
 	d.between(n, v, s, f, func(limit string) int {
@@ -208,14 +208,14 @@ func compare(a, b reflect.Value) int {
 }
 
 // between calls set when the value is within the field's range.
-func (d *decoder) between(n *yaml.Node, v reflect.Value, s string, f *field, to func(limit string) int, set func()) {
-	if f.min != "" && to(f.min) < 0 || f.max != "" && to(f.max) > 0 {
-		rule := "at least " + f.min
+func (d *decoder) between(n *yaml.Node, v reflect.Value, s string, f *Field, to func(limit string) int, set func()) {
+	if f.Min != "" && to(f.Min) < 0 || f.Max != "" && to(f.Max) > 0 {
+		rule := "at least " + f.Min
 		switch {
-		case f.min != "" && f.max != "":
-			rule = f.min + " to " + f.max
-		case f.max != "":
-			rule = "at most " + f.max
+		case f.Min != "" && f.Max != "":
+			rule = f.Min + " to " + f.Max
+		case f.Max != "":
+			rule = "at most " + f.Max
 		}
 		d.fault(n, s+" is out of range: "+rule, "")
 		return
@@ -224,24 +224,24 @@ func (d *decoder) between(n *yaml.Node, v reflect.Value, s string, f *field, to 
 }
 
 // listed checks a value against the field's enumeration.
-func (d *decoder) listed(n *yaml.Node, s string, f *field) bool {
-	if f == nil || len(f.enum) == 0 || slices.Contains(f.enum, s) {
+func (d *decoder) listed(n *yaml.Node, s string, f *Field) bool {
+	if f == nil || len(f.Enum) == 0 || slices.Contains(f.Enum, s) {
 		return true
 	}
-	if later(f.name, s) {
-		d.fault(n, quote(s)+" is not available in this version", "write "+strings.Join(f.enum, " or "))
+	if later(f.Key, s) {
+		d.fault(n, quote(s)+" is not available in this version", "write "+strings.Join(f.Enum, " or "))
 		return false
 	}
 	shown := quote(s)
 	if !strings.ContainsFunc(s, func(r rune) bool { return r < '0' || r > '9' }) {
 		shown = s
 	}
-	text := fmt.Sprintf("%s is not one of %s", shown, strings.Join(f.enum, ", "))
-	if len(f.enum) == 1 {
-		text = fmt.Sprintf("%s is not %s", shown, f.enum[0])
+	text := fmt.Sprintf("%s is not one of %s", shown, strings.Join(f.Enum, ", "))
+	if len(f.Enum) == 1 {
+		text = fmt.Sprintf("%s is not %s", shown, f.Enum[0])
 	}
 	hint := ""
-	if c := nearest(s, f.enum); c != "" && shown != s {
+	if c := nearest(s, f.Enum); c != "" && shown != s {
 		hint = "did you mean " + quote(c) + "?"
 	}
 	d.fault(n, text, hint)

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"reflect"
 	"strconv"
 	"strings"
 	"unicode"
@@ -111,9 +110,6 @@ func (a *Admin) UnmarshalText(text []byte) error {
 	a.Off = true
 	return nil
 }
-
-// setDefaultsOf gives a struct its defaults.
-func setDefaultsOf(p any) { setDefaults(reflect.ValueOf(p).Elem()) }
 
 // Upstream returns the settings of an upstream by its name, or those that a
 // URL in its place stands for: one endpoint, and defaults for the rest. It
