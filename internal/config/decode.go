@@ -163,10 +163,6 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, f *Field) {
 		d.value(n, p.Elem(), f)
 		v.Set(p)
 	case reflect.Struct:
-		if len(d.layout(v.Type()).fields) == 0 {
-			d.wrong(n, v.Type())
-			return
-		}
 		d.fields(n, v, func(key *yaml.Node, f *Field, value *yaml.Node) {
 			if len(d.path) != 2 || d.once(key) {
 				d.value(value, v.Field(f.Index), f)
@@ -516,7 +512,7 @@ func wanted(t reflect.Type) string {
 		return "a string or a list of strings"
 	case t.Kind() == reflect.Slice:
 		return "a list"
-	case t.Kind() == reflect.Map, t.Kind() == reflect.Struct && t.NumField() > 0 && t.Field(0).Tag.Get("yaml") != "":
+	case t.Kind() == reflect.Map, t.Kind() == reflect.Struct && (t.NumField() == 0 || len(Fields(t)) > 0):
 		return "a mapping"
 	}
 	switch t {
