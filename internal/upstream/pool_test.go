@@ -268,6 +268,7 @@ func TestOldIdleConnectionIsNotUsed(t *testing.T) {
 // Connections that the service closed, or that are too old, do not stay open
 // until somebody wants one.
 func TestIdleConnectionsArePruned(t *testing.T) {
+	t.Parallel()
 	gone := make(chan int, 2)
 	s := newService(t, func(p *peer) {
 		hello(p)

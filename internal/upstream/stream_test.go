@@ -267,6 +267,7 @@ func TestExpectIsPassedOn(t *testing.T) {
 
 // A service that knows nothing of 100 gets the body after a second.
 func TestExpectThatIsNotAnswered(t *testing.T) {
+	t.Parallel()
 	s := newService(t, func(p *peer) {
 		body, err := io.ReadAll(p.request().Body)
 		p.send(fmt.Sprintf("%sContent-Length: 12\r\n\r\n%s, %v", ok, body, err))

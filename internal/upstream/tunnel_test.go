@@ -152,6 +152,7 @@ func TestTunnelEndsWithTheServer(t *testing.T) {
 }
 
 func TestTunnelIdleTimeout(t *testing.T) {
+	t.Parallel()
 	s := newService(t, func(p *peer) {
 		p.request()
 		p.send(switches)
