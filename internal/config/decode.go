@@ -20,7 +20,7 @@ const mostAliased = 100_000
 // decode turns the parts of a configuration into a Config. It goes on after a
 // fault, and reports all of them.
 func decode(parts []*part, faults Faults, cat *policy.Catalog) (*Config, Faults) {
-	d := &decoder{cat: cat, faults: faults, layouts: make(map[reflect.Type]*layout), first: make(map[string]Fault)}
+	d := &decoder{cat: cat, faults: faults, layouts: make(map[reflect.Type]*layout), places: make(map[string]Fault)}
 	cfg := &Config{source: &source{parts: parts}}
 	setDefaults(reflect.ValueOf(cfg).Elem())
 	whole := len(faults) == 0
@@ -53,7 +53,8 @@ type decoder struct {
 	path    []step
 	faults  Faults
 	layouts map[reflect.Type]*layout
-	first   map[string]Fault // where the keys of the upper two levels stand, over all parts
+	places  map[string]Fault // where the keys of the upper two levels stand, over all parts
+	first   int              // index of the first entry of the next list, which is joined to those of earlier parts
 	depth   int
 	aliased int // nodes read through aliases
 	inAlias int
@@ -103,7 +104,9 @@ func (d *decoder) document(n *yaml.Node, v reflect.Value) {
 		into := v.Field(f.Index)
 		switch into.Kind() {
 		case reflect.Slice:
-			d.list(value, into, f, into.Len())
+			d.first = into.Len()
+			d.value(value, into, f)
+			d.first = 0
 		case reflect.Struct, reflect.Map:
 			d.value(value, into, f)
 		default:
@@ -118,11 +121,11 @@ func (d *decoder) document(n *yaml.Node, v reflect.Value) {
 // only.
 func (d *decoder) once(key *yaml.Node) bool {
 	at := joinPath(d.path)
-	if f, ok := d.first[at]; ok {
+	if f, ok := d.places[at]; ok {
 		d.fault(key, fmt.Sprintf("%s stands twice, first at %s", quote(key.Value), f.place()), "")
 		return false
 	}
-	d.first[at] = Fault{File: d.part.name, Line: key.Line, Col: key.Column}
+	d.places[at] = Fault{File: d.part.name, Line: key.Line, Col: key.Column}
 	return true
 }
 
@@ -134,7 +137,11 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, f *Field) {
 	}
 	defer leave()
 	if n.Kind == yaml.ScalarNode && n.Tag == "!!null" && plain(n) {
-		d.fault(n, "has no value", "remove the key, or give it a value")
+		hint := "remove the key, or give it a value"
+		if v.Kind() == reflect.Slice {
+			hint = "remove the key, or write [] for an empty list"
+		}
+		d.fault(n, "has no value", hint)
 		return
 	}
 	switch into := v.Addr().Interface().(type) {
@@ -171,7 +178,7 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, f *Field) {
 	case reflect.Map:
 		d.mapping(n, v, f)
 	case reflect.Slice:
-		d.list(n, v, f, 0)
+		d.list(n, v, f)
 	default:
 		d.scalar(n, v, f)
 	}
@@ -319,24 +326,16 @@ func (d *decoder) mapping(n *yaml.Node, v reflect.Value, f *Field) {
 	}
 }
 
-// list decodes a list; the indexes of paths begin at first, and what v holds
-// before that stays.
-func (d *decoder) list(n *yaml.Node, v reflect.Value, f *Field, first int) {
-	n, leave := d.enter(n)
-	if n == nil {
-		return
-	}
-	defer leave()
-	if n.Kind == yaml.ScalarNode && n.Tag == "!!null" && plain(n) {
-		d.fault(n, "has no value", "remove the key, or write [] for an empty list")
-		return
-	}
+// list decodes a list. What v holds below d.first stays.
+func (d *decoder) list(n *yaml.Node, v reflect.Value, f *Field) {
+	first := d.first
+	d.first = 0
 	if n.Kind != yaml.SequenceNode {
 		d.wrong(n, v.Type())
 		return
 	}
 	out := reflect.MakeSlice(v.Type(), first+len(n.Content), first+len(n.Content))
-	reflect.Copy(out, v)
+	reflect.Copy(out, v.Slice(0, first))
 	for i, c := range n.Content {
 		d.push(step{index: first + i})
 		e := out.Index(first + i)
@@ -457,7 +456,7 @@ func (d *decoder) stringList(n *yaml.Node, into *StringList, f *Field) {
 		return
 	}
 	list := make([]string, 0)
-	d.list(n, reflect.ValueOf(&list).Elem(), f, 0)
+	d.list(n, reflect.ValueOf(&list).Elem(), f)
 	*into = list
 }
 
