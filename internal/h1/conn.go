@@ -13,18 +13,21 @@ import (
 )
 
 // This file is the life of a client's connection, from top to bottom. While
-// the connection is idle there is only a conn and a goroutine that waits. When
-// bytes come, a turn is borrowed, which has everything that serving takes, and
-// is given back when nothing is left to answer.
+// the connection is idle there is only a conn and a goroutine that waits, with
+// a small stack after a while. When bytes come, a turn is borrowed, which has
+// everything that serving takes, and is given back when nothing is left to
+// answer.
 
 // conn is one client's connection.
 type conn struct {
 	s      *Server
 	c      *wire.Conn
 	client *exchange.Client
+	ended  func()
 	state  atomic.Uint32
-	served int   // requests that were begun
-	turn   *turn // what take leaves to Serve
+	served int           // requests that were begun
+	since  time.Duration // when it became idle
+	turn   *turn         // what take leaves to finish
 }
 
 // The states of a conn.
@@ -34,24 +37,70 @@ const (
 	drained // Drain found it idle
 )
 
+// quiet is how long a connection may be idle before it goes to sleep. Waking
+// costs a few microseconds more than going on.
+const quiet = 2 * wire.Tick
+
 // Serve serves a connection until it ends, and closes it. client describes its
 // other end.
 func (s *Server) Serve(c *wire.Conn, client *exchange.Client) {
-	k := &conn{s: s, c: c, client: client}
+	done := make(chan struct{})
+	s.Start(c, client, func() { close(done) })
+	<-done
+}
+
+// Start is Serve on a goroutine of its own. It calls ended when the connection
+// has been closed. An idle connection needs less memory than one that a caller
+// of Serve waits for.
+func (s *Server) Start(c *wire.Conn, client *exchange.Client, ended func()) {
+	k := &conn{s: s, c: c, client: client, ended: ended}
 	s.enter(k)
-	defer s.leave(k)
-	// What can go wrong with closing does not concern anybody any more.
-	defer c.Close()
+	go k.run()
+}
+
+// run serves a connection until it ends or becomes quiet.
+func (k *conn) run() {
 	take := k.take
 	for {
-		if err := k.await(take); err != nil {
+		err := k.await(take)
+		if err == errQuiet {
+			// Serving has made this goroutine's stack grow, and it would stay
+			// so. Another one waits with less.
+			go k.sleep()
 			return
 		}
-		if !k.finish() {
+		if err != nil || !k.finish() {
+			k.close()
 			return
 		}
 	}
 }
+
+// sleep waits for a quiet connection to have something to do.
+func (k *conn) sleep() {
+	if d := k.s.Limits.Load().IdleTimeout; d > 0 {
+		// What is over already ends at the next tick.
+		k.c.SetTimeout(max(d-(k.c.Clock()-k.since), 1))
+	} else {
+		k.c.SetTimeout(0)
+	}
+	if err := k.c.WaitReadable(); err != nil && !errors.Is(err, wire.ErrInterrupted) {
+		k.close()
+		return
+	}
+	k.rouse()
+	k.run()
+}
+
+func (k *conn) close() {
+	// What can go wrong with it does not concern anybody any more.
+	_ = k.c.Close()
+	k.s.leave(k)
+	k.ended()
+}
+
+// errQuiet says that a connection has nothing to do for a while.
+var errQuiet = errors.New("connection is quiet")
 
 // await waits for requests and answers those that come whole. It returns nil
 // when take has left a turn that has more to do.
@@ -59,25 +108,39 @@ func (k *conn) await(take func(*wire.Buffer, int) bool) error {
 	k.idle()
 	if !k.s.draining.Load() {
 		err := k.c.Each(take)
+		if d := k.s.Limits.Load().IdleTimeout; errors.Is(err, wire.ErrTimeout) && (d == 0 || d > quiet) {
+			return errQuiet
+		}
 		if err != nil && !errors.Is(err, wire.ErrInterrupted) {
 			return err
 		}
 	}
-	if k.state.Swap(busy) == drained {
-		k.s.mu.Lock() // Drain holds it until it has interrupted
-		//lint:ignore SA2001 it is only waited for
-		k.s.mu.Unlock()
-		k.c.Resume()
-	}
+	k.rouse()
 	if k.turn != nil {
 		return nil
 	}
 	return k.lastCall()
 }
 
+// idle says that the connection waits for a request.
 func (k *conn) idle() {
-	k.c.SetTimeout(k.s.Limits.Load().IdleTimeout)
+	d := k.s.Limits.Load().IdleTimeout
+	if d == 0 || d > quiet {
+		d = quiet
+	}
+	k.c.SetTimeout(d)
+	k.since = k.c.Clock()
 	k.state.Store(idle)
+}
+
+// rouse says that it waits no more. Drain may have interrupted it.
+func (k *conn) rouse() {
+	if k.state.Swap(busy) == drained {
+		k.s.mu.Lock() // Drain holds it until it has interrupted
+		//lint:ignore SA2001 it is only waited for
+		k.s.mu.Unlock()
+		k.c.Resume()
+	}
 }
 
 // take answers what the n bytes in a buffer ask for and reports whether the

@@ -33,7 +33,6 @@ type raw struct {
 	out  []byte        // what opWriteRead still has to write
 
 	pending [3][]byte // what flush still has to write
-	iov     [3]unix.Iovec
 	werr    syscall.Errno
 
 	pipe *pipe // of a Splice from this socket
@@ -231,29 +230,25 @@ func (r *raw) flush() error {
 // tryWrite answers false when the socket has no room.
 func (r *raw) tryWrite(fd uintptr) bool {
 	for {
-		n := 0
+		n, one := 0, []byte(nil)
 		for _, p := range r.pending {
 			if len(p) > 0 {
-				r.iov[n].Base = unsafe.SliceData(p)
-				r.iov[n].SetLen(len(p))
-				n++
+				n, one = n+1, p
 			}
 		}
-		var wrote uintptr
+		var wrote int
 		switch n {
 		case 0:
 			r.werr = 0
 			return true
 		case 1:
-			wrote, _, r.werr = syscall.RawSyscall(syscall.SYS_WRITE, fd, uintptr(unsafe.Pointer(r.iov[0].Base)), uintptr(r.iov[0].Len))
+			wrote, r.werr = sysWrite(fd, one)
 		default:
-			wrote, _, r.werr = syscall.RawSyscall(syscall.SYS_WRITEV, fd, uintptr(unsafe.Pointer(&r.iov)), uintptr(n))
+			wrote, r.werr = sysWritev(fd, &r.pending)
 		}
-		r.iov = [3]unix.Iovec{} // memory that was written is not kept alive
 		switch r.werr {
 		case 0:
-			r.wrote(int(wrote))
-		case syscall.EINTR:
+			r.wrote(wrote)
 		case syscall.EAGAIN:
 			return false
 		default:
@@ -316,6 +311,27 @@ func sysWrite(fd uintptr, p []byte) (int, syscall.Errno) {
 		n, _, errno := syscall.RawSyscall(syscall.SYS_WRITE, fd, uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))
 		if errno == 0 {
 			return int(n), 0
+		}
+		if errno != syscall.EINTR {
+			return 0, errno
+		}
+	}
+}
+
+func sysWritev(fd uintptr, pieces *[3][]byte) (int, syscall.Errno) {
+	var iov [3]unix.Iovec
+	n := 0
+	for _, p := range pieces {
+		if len(p) > 0 {
+			iov[n].Base = unsafe.SliceData(p)
+			iov[n].SetLen(len(p))
+			n++
+		}
+	}
+	for {
+		k, _, errno := syscall.RawSyscall(syscall.SYS_WRITEV, fd, uintptr(unsafe.Pointer(&iov)), uintptr(n))
+		if errno == 0 {
+			return int(k), 0
 		}
 		if errno != syscall.EINTR {
 			return 0, errno
