@@ -251,14 +251,14 @@ func (f *formatter) scalar(b block, lex *lexer) {
 	}
 }
 
-// comments lays out the held comments before a line that was indented by old
-// and goes to new. One that is indented deeper than the line belongs to a
-// block before it.
-func (f *formatter) comments(old, new int) {
+// comments lays out the held comments before a line that was indented by from
+// and is indented by to. One that was deeper than the line belongs to a block
+// before it.
+func (f *formatter) comments(from, to int) {
 	after := f.blank
 	for _, c := range f.held {
-		indent := new
-		if c.indent > old {
+		indent := to
+		if c.indent > from {
 			indent = f.home(c)
 		}
 		f.blank = c.blank

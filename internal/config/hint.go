@@ -14,7 +14,19 @@ func nearest(word string, candidates []string) string {
 			best, least = c, d
 		}
 	}
-	return best
+	if best != "" {
+		return best
+	}
+	for _, c := range candidates { // another form of the same word
+		n := 0
+		for f := flatten(c); n < len(plain) && n < len(f) && plain[n] == f[n]; {
+			n++
+		}
+		if n >= max(4, len(plain)*3/4) {
+			return c
+		}
+	}
+	return ""
 }
 
 // flatten drops what people write differently without meaning anything else.

@@ -3,6 +3,7 @@ package policy_test
 import (
 	"encoding"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"reflect"
@@ -70,9 +71,10 @@ func TestValuesRefused(t *testing.T) {
 		{new(policy.Secret), "|[secret]"},
 	} {
 		for text := range strings.SplitSeq(c.texts, "|") {
+			var fault *policy.Fault
 			if err := c.into.UnmarshalText([]byte(text)); err == nil {
 				t.Errorf("%T took %q as %v", c.into, text, c.into)
-			} else if _, ok := err.(*policy.Fault); !ok {
+			} else if !errors.As(err, &fault) {
 				t.Errorf("%T %q: the error is a %T", c.into, text, err)
 			}
 		}
