@@ -267,8 +267,9 @@ func (p *pump) stop() (sent bool) {
 		if i, ok := p.body.(exchange.Interrupter); ok {
 			i.Interrupt()
 		}
-		<-p.done
-		p.err = errHalted
+		if p.err = <-p.done; p.err == nil {
+			p.err = errHalted // it was quicker, but the connection is interrupted
+		}
 		// It ends the interruption and cannot fail.
 		_ = p.body.Close()
 	}
