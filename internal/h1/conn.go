@@ -63,7 +63,7 @@ func (k *conn) run() {
 	take := k.take
 	for {
 		err := k.await(take)
-		if err == errQuiet {
+		if errors.Is(err, errQuiet) {
 			// Serving has made this goroutine's stack grow, and it would stay
 			// so. Another one waits with less.
 			go k.sleep()
@@ -267,7 +267,7 @@ func (t *turn) serve() verdict {
 
 	start := t.r
 	f, problem, err := t.readHead()
-	if err == errLater || problem == nil && t.inline && !t.whole(f) {
+	if errors.Is(err, errLater) || problem == nil && t.inline && !t.whole(f) {
 		t.r = start
 		return later
 	}

@@ -1,6 +1,10 @@
 package h1
 
-import "gatehouse.dev/gatehouse/internal/exchange"
+import (
+	"errors"
+
+	"gatehouse.dev/gatehouse/internal/exchange"
+)
 
 // The problems of requests that are refused before a handler sees them, or
 // while it reads their body. After each the connection is closed: where the
@@ -64,10 +68,10 @@ var (
 // refusal returns the problem that an error of the grammar means for a
 // request.
 func refusal(err error) *exchange.Problem {
-	switch err {
-	case ErrTooManyFields:
+	switch {
+	case errors.Is(err, ErrTooManyFields):
 		return headTooLarge.With(err)
-	case errCoding:
+	case errors.Is(err, errCoding):
 		return codingUnsupported.With(err)
 	}
 	return malformedRequest.With(err)

@@ -291,7 +291,7 @@ func (c *Conn) writev(p, q, r []byte) error {
 			return nil
 		}
 		err = c.woken(err)
-		if now := c.raw.left(); err == ErrTimeout && now < left && !c.Limited() {
+		if now := c.raw.left(); errors.Is(err, ErrTimeout) && now < left && !c.Limited() {
 			left = now
 			c.progress()
 		} else if err != nil {
@@ -311,7 +311,7 @@ func (c *Conn) writeSlowly(p []byte) error {
 		if err != nil {
 			err = c.woken(err)
 		}
-		if err == ErrTimeout && n > 0 && !c.Limited() {
+		if errors.Is(err, ErrTimeout) && n > 0 && !c.Limited() {
 			c.progress()
 		} else if err != nil {
 			return err

@@ -171,10 +171,13 @@ func (c *Conn) spliceOut(p *pipe, most int, more bool) (int, error) {
 
 func sysSplice(from, to, most, flags int) (int, syscall.Errno) {
 	for {
-		n, err := unix.Splice(from, nil, to, nil, most, flags|unix.SPLICE_F_NONBLOCK|unix.SPLICE_F_MOVE)
-		errno, _ := err.(syscall.Errno)
+		n, _, errno := syscall.Syscall6(unix.SYS_SPLICE, uintptr(from), 0, uintptr(to), 0, uintptr(most),
+			uintptr(flags|unix.SPLICE_F_NONBLOCK|unix.SPLICE_F_MOVE))
+		if errno == 0 {
+			return int(n), 0
+		}
 		if errno != syscall.EINTR {
-			return int(n), errno
+			return 0, errno
 		}
 	}
 }
