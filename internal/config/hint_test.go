@@ -9,8 +9,8 @@ import (
 func TestNearest(t *testing.T) {
 	keys := strings.Fields("address engine limits name policies trusted_proxies header_bytes headers")
 	for word, want := range map[string]string{
-		"adress":          "address",
-		"addres":          "address",
+		"adddress":        "address",
+		"adrress":         "address",
 		"Address":         "address",
 		"trusted-proxies": "trusted_proxies",
 		"trustedProxy":    "trusted_proxies",
