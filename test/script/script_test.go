@@ -10,7 +10,10 @@
 //	await PATTERN            waits for a line of the gateway's log
 //	signal HUP|TERM|INT      sends the gateway a signal
 //	exits CODE               waits for the gateway's end
-//	http [-H FIELD] [-d BODY] METHOD URL   asks, and prints the answer
+//	http [-H FIELD] [-d BODY] [-until PATTERN] METHOD URL
+//	                         asks, and prints the answer; asks again until the
+//	                         answer matches
+//	holds FILE TEXT          waits until a file holds a text
 //	raw ADDRESS TEXT         sends bytes as they are, and prints what comes
 //	begin URL, release NAME, finish   a request that the service holds back
 //	open URL, say TEXT, hangup        a connection upgraded to an echo
@@ -31,6 +34,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -70,6 +74,12 @@ func TestScripts(t *testing.T) {
 			env.Defer(s.end)
 			return nil
 		},
+		Condition: func(name string) (bool, error) {
+			if name != "shop-ports" {
+				return false, fmt.Errorf("there is no condition %q", name)
+			}
+			return free("8080", "9001", "9002", "9003", "9004", "9005", "9901"), nil
+		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"service": with((*script).service),
 			"serve":   with((*script).serve),
@@ -77,6 +87,7 @@ func TestScripts(t *testing.T) {
 			"signal":  with((*script).signal),
 			"exits":   with((*script).exits),
 			"http":    with((*script).http),
+			"holds":   with((*script).holds),
 			"raw":     with((*script).raw),
 			"begin":   with((*script).begin),
 			"release": with((*script).release),
@@ -87,6 +98,18 @@ func TestScripts(t *testing.T) {
 			"code":    with((*script).code),
 		},
 	})
+}
+
+// free reports whether nothing listens on these ports.
+func free(ports ...string) bool {
+	for _, port := range ports {
+		ln, err := net.Listen("tcp", ":"+port)
+		if err != nil {
+			return false
+		}
+		ln.Close()
+	}
+	return true
 }
 
 type key struct{}
@@ -235,7 +258,7 @@ func (s *script) code(ts *testscript.TestScript, args []string) error {
 
 func (s *script) http(ts *testscript.TestScript, args []string) error {
 	header := make(http.Header)
-	body := ""
+	body, until := "", ""
 	for len(args) > 1 && strings.HasPrefix(args[0], "-") {
 		switch args[0] {
 		case "-H":
@@ -243,15 +266,52 @@ func (s *script) http(ts *testscript.TestScript, args []string) error {
 			header.Add(name, strings.TrimSpace(value))
 		case "-d":
 			body = args[1]
+		case "-until":
+			until = args[1]
 		}
 		args = args[2:]
 	}
-	if err := usage(args, 2, "http [-H FIELD] [-d BODY] METHOD URL"); err != nil {
+	if err := usage(args, 2, "http [-H FIELD] [-d BODY] [-until PATTERN] METHOD URL"); err != nil {
 		return err
 	}
-	text, err := ask(ts.MkAbs("."), args[0], args[1], header, body)
+	wanted, err := regexp.Compile("(?m)" + until)
+	if err != nil {
+		return err
+	}
+	var text string
+	err = eventually(func() (bool, error) {
+		var err error
+		text, err = ask(ts.MkAbs("."), args[0], args[1], header.Clone(), body)
+		return wanted.MatchString(text), err
+	})
 	fmt.Fprint(ts.Stdout(), text)
 	return err
+}
+
+func (s *script) holds(ts *testscript.TestScript, args []string) error {
+	if err := usage(args, 2, "holds FILE TEXT"); err != nil {
+		return err
+	}
+	return eventually(func() (bool, error) {
+		b, err := os.ReadFile(ts.MkAbs(args[0]))
+		if errors.Is(err, os.ErrNotExist) {
+			err = nil
+		}
+		return bytes.Contains(b, []byte(args[1])), err
+	})
+}
+
+// eventually asks until the answer is yes, for what nothing else tells of.
+func eventually(done func() (bool, error)) error {
+	for end := time.Now().Add(live.Patience); ; time.Sleep(5 * time.Millisecond) {
+		ok, err := done()
+		if ok || err != nil {
+			return err
+		}
+		if time.Now().After(end) {
+			return errors.New("it did not happen in time")
+		}
+	}
 }
 
 // ask makes one request on a connection of its own and writes the answer as
