@@ -43,6 +43,7 @@ func served(tb testing.TB) func() {
 		sweeper.Close()
 	})
 	x := exchange.Get()
+	x.Client = new(exchange.Client)
 	return func() {
 		x.Request.Reset()
 		x.Response.Reset()

@@ -33,6 +33,7 @@ type endpoint struct {
 type conn struct {
 	*h1.Client
 	e     *endpoint
+	shard uint32        // of its last exchange's counters
 	since time.Duration // when it became idle, on the sweeper's clock
 	fresh bool          // it has not carried an exchange before
 }
@@ -46,7 +47,10 @@ func (e *endpoint) serve(x *exchange.Exchange) (p *exchange.Problem, next bool) 
 			if c, p, next = e.connect(x); p != nil {
 				return p, next
 			}
+		} else {
+			e.u.meter.Reused(x.Client.Shard)
 		}
+		c.shard = x.Client.Shard
 		x.Upstream.Attempts++
 		x.Upstream.Reused = !c.fresh
 		err := c.RoundTrip(x, e.host(x), e.u.pool.Idle == 0)
@@ -61,12 +65,14 @@ func (e *endpoint) serve(x *exchange.Exchange) (p *exchange.Problem, next bool) 
 		if !again {
 			return problemOf(x, err), false
 		}
+		e.u.meter.Retried(x.Client.Shard)
 		c = nil
 	}
 }
 
 // answered hands the answer over.
 func (e *endpoint) answered(x *exchange.Exchange, c *conn) {
+	e.u.meter.FirstByte(c.shard, time.Duration(x.Times.FirstByte-x.Times.Sent))
 	if x.Response.Status == 101 {
 		x.Response.Body = &tunnel{c: c, idle: e.u.limits.Idle}
 	}
@@ -105,6 +111,7 @@ func (e *endpoint) take() *conn {
 		e.idle[n] = nil
 		e.idle = e.idle[:n]
 		e.mu.Unlock()
+		e.u.meter.Idle(c.shard, -1)
 		if !e.u.expired(c.since) && c.Alive() {
 			return c
 		}
@@ -121,6 +128,7 @@ func (e *endpoint) oldest() *conn {
 		return nil
 	}
 	c := e.idle[0]
+	e.u.meter.Idle(c.shard, -1)
 	e.idle = append(e.idle[:0], e.idle[1:]...)
 	return c
 }
@@ -142,6 +150,7 @@ func (e *endpoint) keep(c *conn) bool {
 		return false
 	}
 	e.idle = append(e.idle, c)
+	e.u.meter.Idle(c.shard, 1)
 	if !e.pruning {
 		e.pruning = true
 		if e.pruner == nil {
@@ -176,6 +185,7 @@ func (e *endpoint) prune() {
 	}
 	e.mu.Unlock()
 	for _, c := range dead {
+		e.u.meter.Idle(c.shard, -1)
 		c.close()
 	}
 }
@@ -191,6 +201,7 @@ func (e *endpoint) retire() {
 	}
 	e.mu.Unlock()
 	for _, c := range idle {
+		e.u.meter.Idle(c.shard, -1)
 		c.close()
 	}
 }
@@ -199,6 +210,7 @@ func (e *endpoint) retire() {
 func (c *conn) close() {
 	// There is nobody whom an error would concern.
 	_ = c.Shut()
+	c.e.u.meter.Closed(c.shard)
 	c.e.release()
 }
 
@@ -234,6 +246,7 @@ func (e *endpoint) connect(x *exchange.Exchange) (c *conn, p *exchange.Problem, 
 	defer cancel()
 	wc, err := e.dial(ctx, x, cancel)
 	if err == nil {
+		e.u.meter.Opened(x.Client.Shard)
 		c := &conn{e: e, fresh: true}
 		c.Client = h1.NewClient(wc, &e.u.limits, c)
 		return c, nil, false
@@ -241,10 +254,12 @@ func (e *endpoint) connect(x *exchange.Exchange) (c *conn, p *exchange.Problem, 
 	e.release()
 	x.Upstream.Attempts++
 	x.Upstream.Reused = false
+	if reason := x.Canceled(); reason != nil {
+		return nil, clientGone.With(reason), false
+	}
+	e.u.meter.Failed(x.Client.Shard)
 	var slow net.Error
 	switch {
-	case x.Canceled() != nil:
-		return nil, clientGone.With(x.Canceled()), false
 	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
 		return nil, overloaded.With(err), false
 	case errors.As(err, &slow) && slow.Timeout():

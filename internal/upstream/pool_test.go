@@ -64,6 +64,9 @@ func TestSendsAgainWhatADeadConnectionSwallowed(t *testing.T) {
 			if seen := <-r.seen; c.again != (seen.Attempts == 2 && !seen.Reused) {
 				t.Errorf("recorded %+v", seen)
 			}
+			if c.again != (r.meter.retried.Load() == 1) || r.meter.reused.Load() != 1 {
+				t.Errorf("%d retried, %d reused", r.meter.retried.Load(), r.meter.reused.Load())
+			}
 			if len(bodies) > 0 {
 				t.Errorf("sent once more: %s", <-bodies)
 			}
@@ -307,6 +310,9 @@ func TestNoEndpointCanBeReached(t *testing.T) {
 	}
 	if p := <-r.ended; p.Side != exchange.SideUpstream || p.Cause == nil {
 		t.Errorf("problem %v", p)
+	}
+	if n := r.meter.failed.Load(); n != 2 {
+		t.Errorf("%d failures counted", n)
 	}
 }
 

@@ -162,6 +162,7 @@ func TestRequestWaitsForTheFirstAnswer(t *testing.T) {
 				defer synctest.Wait()
 				defer u.Retire()
 				x := exchange.Get()
+				x.Client = new(exchange.Client)
 				x.Request.Method = "GET"
 				go c.during(n, x)
 				start := time.Now()

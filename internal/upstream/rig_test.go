@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -138,6 +139,7 @@ type rig struct {
 	address string
 	sweeper *wire.Sweeper
 	conns   sync.WaitGroup
+	meter   *counts
 	seen    chan exchange.Upstream // where answers came from
 	ended   chan *exchange.Problem // what exchanges ended with
 }
@@ -150,9 +152,9 @@ func newRig(t testing.TB, cfg *config.Upstream) *rig {
 // newRigWith makes a rig whose upstream is changed before it is used.
 func newRigWith(t testing.TB, cfg *config.Upstream, resolver Resolver, change func(*Upstream)) *rig {
 	t.Helper()
-	r := &rig{t: t, sweeper: wire.NewSweeper(), seen: make(chan exchange.Upstream, 1000), ended: make(chan *exchange.Problem, 1000)}
+	r := &rig{t: t, sweeper: wire.NewSweeper(), meter: new(counts), seen: make(chan exchange.Upstream, 1000), ended: make(chan *exchange.Problem, 1000)}
 	var err error
-	r.u, err = New("test", cfg, Options{Sweeper: r.sweeper, Log: slog.New(slog.DiscardHandler), Resolver: resolver})
+	r.u, err = New("test", cfg, Options{Sweeper: r.sweeper, Log: slog.New(slog.DiscardHandler), Meter: r.meter, Resolver: resolver})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -186,10 +188,29 @@ func newRigWith(t testing.TB, cfg *config.Upstream, resolver Resolver, change fu
 		if n := r.u.open.Load(); n != 0 {
 			t.Errorf("%d connections are still counted after the end", n)
 		}
+		m := r.meter
+		if m.opened.Load() != m.closed.Load() || m.idle.Load() != 0 || m.tunnels.Load() != 0 {
+			t.Errorf("after the end the meter has %d opened, %d closed, %d idle, %d tunnels",
+				m.opened.Load(), m.closed.Load(), m.idle.Load(), m.tunnels.Load())
+		}
 		r.sweeper.Close()
 	})
 	return r
 }
+
+// counts is a Meter.
+type counts struct {
+	opened, failed, closed, idle, tunnels, reused, retried, answers atomic.Int64
+}
+
+func (c *counts) Opened(uint32)                   { c.opened.Add(1) }
+func (c *counts) Failed(uint32)                   { c.failed.Add(1) }
+func (c *counts) Closed(uint32)                   { c.closed.Add(1) }
+func (c *counts) Idle(_ uint32, n int)            { c.idle.Add(int64(n)) }
+func (c *counts) Tunnels(_ uint32, n int)         { c.tunnels.Add(int64(n)) }
+func (c *counts) Reused(uint32)                   { c.reused.Add(1) }
+func (c *counts) Retried(uint32)                  { c.retried.Add(1) }
+func (c *counts) FirstByte(uint32, time.Duration) { c.answers.Add(1) }
 
 // handle does what the gateway does around an upstream.
 func (r *rig) handle(x *exchange.Exchange) {

@@ -32,6 +32,9 @@ func (t *tunnel) Close() error {
 
 // Join implements exchange.Tunnel. One goroutine moves bytes each way.
 func (t *tunnel) Join(x *exchange.Exchange, client exchange.Stream) error {
+	meter := t.c.e.u.meter
+	meter.Tunnels(t.c.shard, 1)
+	defer meter.Tunnels(t.c.shard, -1)
 	var early []byte
 	t.up, early = t.c.Tunnel()
 	t.up.SetTimeout(t.idle)

@@ -37,6 +37,7 @@ type Resolver interface {
 type Options struct {
 	Sweeper  *wire.Sweeper
 	Log      *slog.Logger
+	Meter    Meter    // nil: nothing is counted
 	Resolver Resolver // nil: the system's
 }
 
@@ -45,6 +46,7 @@ type Upstream struct {
 	name     string
 	sweeper  *wire.Sweeper
 	log      *slog.Logger
+	meter    Meter
 	resolver Resolver
 	balance  string
 	limits   h1.ResponseLimits
@@ -72,13 +74,16 @@ type set struct {
 // answer waits for it.
 func New(name string, cfg *config.Upstream, o Options) (*Upstream, error) {
 	u := &Upstream{
-		name: name, sweeper: o.Sweeper, log: o.Log, resolver: o.Resolver,
+		name: name, sweeper: o.Sweeper, log: o.Log, meter: o.Meter, resolver: o.Resolver,
 		balance: cfg.Balance, pool: cfg.Connections, preserve: cfg.Host != "endpoint",
 		limits: h1.ResponseLimits{
 			HeaderBytes: maxHeaderBytes, Headers: maxHeaders,
 			FirstByte: cfg.Timeout.FirstByte.D(), Request: cfg.Timeout.Request.D(), Idle: cfg.Timeout.Idle.D(),
 		},
 		found: make(chan struct{}),
+	}
+	if u.meter == nil {
+		u.meter = noMeter{}
 	}
 	if u.resolver == nil {
 		u.resolver = net.DefaultResolver
