@@ -1,6 +1,7 @@
 package config
 
 import (
+	"math"
 	"slices"
 	"strings"
 
@@ -15,26 +16,32 @@ import (
 // formatted.
 //
 // The layout is made line by line from the text, since nodes know nothing of
-// blank lines; the result is then parsed and compared with the original.
+// blank lines; the result is then parsed and compared with the original, and
+// laid out again. A file with which that goes wrong is refused, not harmed.
 func Format(data []byte) ([]byte, Faults) {
 	before := &part{data: data}
 	if f := before.parse(); f != nil {
 		return nil, Faults{*f}
 	}
 	text := strings.NewReplacer("\r\n", "\n", "\r", "\n").Replace(strings.TrimPrefix(string(data), "\ufeff"))
-	f := &formatter{in: strings.Split(text, "\n")}
-	for f.at < len(f.in) {
-		f.next()
-	}
-	f.comments(-1, 0)
-	after := &part{data: []byte(strings.Join(f.out, "\n") + "\n")}
-	if bad := after.parse(); bad != nil {
-		return nil, Faults{*before.at(1, 1, "cannot be laid out: the result would not parse", "")}
+	out := laidOut(text)
+	after := &part{data: []byte(out)}
+	if bad := after.parse(); bad != nil || laidOut(out) != out {
+		return nil, Faults{*before.at(1, 1, "cannot be laid out: a value in it is written in too unusual a way", `write values on one line, in "quotes" or as a block with |`)}
 	}
 	if n := differ(before.root, after.root, 0); n != nil {
 		return nil, Faults{*before.at(n.Line, n.Column, "cannot be laid out without changing this value", `write it on one line, in "quotes" or as a block with |`)}
 	}
 	return after.data, nil
+}
+
+func laidOut(text string) string {
+	f := &formatter{in: strings.Split(text, "\n")}
+	for f.at < len(f.in) {
+		f.next()
+	}
+	f.comments(-1, 0)
+	return strings.Join(f.out, "\n") + "\n"
 }
 
 // differ returns the first node of a that is not the same in b.
@@ -154,21 +161,73 @@ func (f *formatter) entry(indent int, body string) {
 		}
 		lex.line(body)
 	}
-	if lex.quote == 0 {
-		body = strings.TrimRight(body, " \t")
-	}
+	body = trimmed(body, lex.quote)
 	now := f.stack
 	f.stack = stack
 	f.comments(indent, start)
 	f.stack = now
-	f.emit(start, strings.TrimSuffix(prefix+body, " "))
+	if body == "" {
+		prefix = strings.TrimRight(prefix, " ")
+	}
+	f.emit(start, prefix+body)
 	f.at++
 	switch {
 	case lex.block != "":
 		f.scalar(b, &lex)
 	case lex.quote != 0 || lex.depth > 0:
 		f.goOn(b, &lex)
+	case lex.plain:
+		f.words(b, &lex)
 	}
+}
+
+// parent returns the block whose entry a value belongs to: the mapping of its
+// key, or else the block that the value stands in.
+func (f *formatter) parent(b block, lex *lexer) block {
+	if lex.keyed {
+		return b
+	}
+	if n := len(f.stack); n > 1 {
+		return f.stack[n-2]
+	}
+	return block{old: -1, new: -2}
+}
+
+// words lays out the further lines of a value without quotes. Nothing in them
+// means anything but itself, and blank lines between them count.
+func (f *formatter) words(b block, lex *lexer) {
+	parent := f.parent(b, lex)
+	for parent.old >= 0 {
+		next := f.at
+		for next < len(f.in) && strings.TrimSpace(f.in[next]) == "" {
+			next++
+		}
+		if next == len(f.in) {
+			return
+		}
+		body := strings.TrimLeft(f.in[next], " ")
+		if len(f.in[next])-len(body) <= parent.old || strings.TrimLeft(body, "\t")[0] == '#' {
+			return
+		}
+		for ; f.at < next; f.at++ {
+			f.out = append(f.out, "")
+		}
+		f.emit(parent.new+2, strings.TrimSpace(body))
+		f.at++
+		if strings.Contains(body, " #") || strings.Contains(body, "\t#") {
+			return // nothing goes on after a comment
+		}
+	}
+}
+
+// trimmed drops spaces at the end of a line, which mean nothing, unless the line
+// ends within double quotes and the first of them is escaped.
+func trimmed(body string, quote byte) string {
+	s := strings.TrimRight(body, " \t")
+	if quote == '"' && strings.HasSuffix(s, `\`) {
+		return body
+	}
+	return s
 }
 
 // goOn lays out the further lines of a quoted value or one in brackets: they
@@ -188,9 +247,7 @@ func (f *formatter) goOn(b block, lex *lexer) {
 			indent = max(indent, least) // brackets may close at their key
 		}
 		lex.line(body)
-		if lex.quote == 0 {
-			body = strings.TrimRight(body, " \t")
-		}
+		body = trimmed(body, lex.quote)
 		if body == "" && !quoted {
 			f.blank = true
 			continue
@@ -206,13 +263,7 @@ func (f *formatter) goOn(b block, lex *lexer) {
 // scalar lays out the lines of a block scalar. Its parent is the mapping of
 // its key, or the list that it is an item of.
 func (f *formatter) scalar(b block, lex *lexer) {
-	parent := b
-	if !lex.keyed {
-		parent = block{old: -1, new: -2}
-		if n := len(f.stack); n > 1 {
-			parent = f.stack[n-2]
-		}
-	}
+	parent := f.parent(b, lex)
 	end := f.at // after the last line that is not blank
 	base, given := -1, strings.ContainsAny(lex.block, "123456789")
 	for i := f.at; i < len(f.in); i++ {
@@ -230,8 +281,11 @@ func (f *formatter) scalar(b block, lex *lexer) {
 		end = i + 1
 	}
 	move := parent.new + 2 - base
-	if given {
+	switch {
+	case given:
 		move, base = parent.new-parent.old, 0
+	case base < 0: // nothing but blank lines
+		move, base = 0, math.MaxInt
 	}
 	if strings.Contains(lex.block, "+") {
 		for end < len(f.in)-1 && strings.TrimSpace(f.in[end]) == "" {
@@ -291,6 +345,7 @@ type lexer struct {
 	depth int    // of open brackets
 	token bool   // a value may begin here
 	keyed bool   // there was a key outside of brackets
+	plain bool   // the line ends within a value without quotes
 	block string // the header of a block scalar
 }
 
@@ -310,6 +365,7 @@ func (l *lexer) line(s string) {
 			}
 		case c == ' ' || c == '\t':
 		case c == '#' && (i == 0 || s[i-1] == ' ' || s[i-1] == '\t'):
+			l.plain = false
 			return
 		case l.token && (c == '"' || c == '\''):
 			l.quote, l.token = c, false
@@ -322,7 +378,7 @@ func (l *lexer) line(s string) {
 		case l.depth > 0 && c == ',':
 			l.token = true
 		case c == ':' && (ends || l.depth > 0 && i > 0 && (s[i-1] == '"' || s[i-1] == '\'')):
-			l.token = true
+			l.token, l.plain = true, false
 			l.keyed = l.keyed || l.depth == 0
 		case l.token && (c == '&' || c == '!' || c == '*'):
 			for i+1 < len(s) && !strings.ContainsRune(" \t,]}", rune(s[i+1])) {
@@ -333,6 +389,7 @@ func (l *lexer) line(s string) {
 			return
 		case l.token && c == '?' && ends:
 		default:
+			l.plain = l.depth == 0 && (l.plain || l.token)
 			l.token = false
 		}
 	}

@@ -29,6 +29,7 @@ func TestFormat(t *testing.T) {
 		{"text in a list", "a:\n-   |\n    x\n-   b: |\n        y\n", "a:\n  - |\n    x\n  - b: |\n      y\n"},
 		{"quotes over lines", "a:\n      b: \"x\n        y\n\n        z\"\n      c: 'it''s\n       #1'\n", "a:\n  b: \"x\n    y\n\n    z\"\n  c: 'it''s\n   #1'\n"},
 		{"words over lines", "a:\n      b: x\n        y\n      c: 1\n", "a:\n  b: x\n    y\n  c: 1\n"},
+		{"words that look like more", "a: x\n   -   y\n\n\n   \"z\n   k:v\nb:\n    - it\n      [is\nc: 1\n", "a: x\n  -   y\n\n\n  \"z\n  k:v\nb:\n  - it\n    [is\nc: 1\n"},
 		{"brackets over lines", "a:\n      b: [\n        1, # one\n        \"]\",\n\n\n        {x: y}\n      ]\n      c: 1\n", "a:\n  b: [\n    1, # one\n    \"]\",\n\n    {x: y}\n  ]\n  c: 1\n"},
 		{"JSON", "{\n  \"a\": [\n    1\n  ]\n}\n", "{\n  \"a\": [\n    1\n  ]\n}\n"},
 		{"a document marker", "---\na:\n    b: 1\n...\n", "---\na:\n  b: 1\n...\n"},
@@ -55,7 +56,7 @@ func TestFormatRefuses(t *testing.T) {
 		{"a: [", "2:1: not YAML: the brackets that are open at the end of the file are not closed"},
 		{"# nothing\n", "1:1: holds no configuration (the shortest one has routes: with a match and an upstream)"},
 		{"a: 1\n---\nb: 2\n", "2:1: a second YAML document begins (put it into a file of its own; -c takes a folder)"},
-		{"a: x\n  -   y\n", `1:4: cannot be laid out without changing this value (write it on one line, in "quotes" or as a block with |)`},
+		{"? a\n:     - b\n      - c\n", `1:1: cannot be laid out: a value in it is written in too unusual a way (write values on one line, in "quotes" or as a block with |)`},
 	} {
 		if out, faults := config.Format([]byte(c.in)); out != nil || faults.Error() != c.want {
 			t.Errorf("%q: %q, faults:\n%v\nwant:\n%s", c.in, out, faults, c.want)
