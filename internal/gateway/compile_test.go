@@ -16,12 +16,13 @@ import (
 	"gatehouse.dev/gatehouse/internal/policy/policytest"
 )
 
-// Compiling goes on after a fault and reports all of them, each with its place.
-func TestFaults(t *testing.T) {
-	for _, c := range []struct {
-		name, text string
-		want       []string // parts of the faults, in order of place
-	}{
+type faulty struct {
+	name, text string
+	want       []string // how the faults begin, in order of place
+}
+
+func faultyConfigs() []faulty {
+	return []faulty{
 		{
 			"policies of every level", `
 listeners:
@@ -97,7 +98,12 @@ routes:
 				`gatehouse.yaml:8:51: routes[1].split[1].upstream: upstream "bad": it is bad`,
 			},
 		},
-	} {
+	}
+}
+
+// Compiling goes on after a fault and reports all of them, each with its place.
+func TestFaults(t *testing.T) {
+	for _, c := range faultyConfigs() {
 		t.Run(c.name, func(t *testing.T) {
 			cfg := parse(t, c.text)
 			var log strings.Builder
