@@ -35,7 +35,7 @@ func TestGuide(t *testing.T) {
 			shown[name] = true
 		}
 	}
-	runtime.KeepAlive([]any{l, u})
+	runtime.KeepAlive([]any{r, l, u})
 	for name := range shown {
 		if !strings.Contains(guide, "`"+name+"`") {
 			t.Errorf("the guide has no metric %s", name)
