@@ -27,7 +27,7 @@ func (a *App) openLogs(cfg *config.Config) (*accessLog, error) {
 }
 
 // reopen opens the file again, so that a rotated one is let go.
-func (l *accessLog) reopen() { l.writer.Reopen() }
+func (l *accessLog) reopen() error { return l.writer.Reopen() }
 
 // release closes the writer unless next goes on with it. Exchanges that still
 // run under the old snapshot may write to a closed log: their lines are

@@ -99,14 +99,17 @@ func New(source Source, version string, stderr io.Writer) (*App, error) {
 }
 
 // Reload reads the configuration again and applies it. With a fault nothing
-// changes, and log, metrics and status say so.
+// changes, and log, metrics and status say so. The access log is opened again
+// in any case: whoever rotated it waits for nothing else.
 func (a *App) Reload() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if err := a.logs.reopen(); err != nil {
+		a.log.Error("the access log was not opened again, the old file stays", "error", err)
+	}
 	cfg, faults := a.source.load()
 	if !faults.Fatal() {
 		if cfg.Digest() == a.cfg.Digest() {
-			a.logs.reopen()
 			a.log.Info("configuration is unchanged", "digest", cfg.Digest())
 			return
 		}
