@@ -37,8 +37,8 @@ type Certificate struct {
 // ACME obtains certificates, and renews them, from an authority that speaks
 // ACME (RFC 8555). Who configures it agrees to the terms of that authority.
 type ACME struct {
-	// Address for notices of the authority.
-	Email string `yaml:"email" example:"ops@example.com"`
+	// Address under which the authority keeps the account, and for its notices.
+	Email string `yaml:"email" required:"true" example:"ops@example.com"`
 	// Names to have certificates for, each with one of its own. A wildcard needs dns-01.
 	Domains StringList `yaml:"domains" required:"true" example:"shop.example.com"`
 	// URL of the authority's directory.
