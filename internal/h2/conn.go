@@ -262,7 +262,7 @@ func (k *conn) takeOther(id uint32, ended bool) error {
 	case !ended:
 		return k.blame(s, http2.ErrCodeProtocol, "trailer section does not end the stream")
 	case k.block.bad != nil:
-		return k.blame(s, http2.ErrCodeProtocol, k.block.bad.Error())
+		return k.blame(s, http2.ErrCodeProtocol, textOf(k.block.bad))
 	case k.block.large:
 		return k.blame(s, http2.ErrCodeProtocol, "trailer section is too large")
 	case s.length >= 0 && s.got < s.length:

@@ -34,10 +34,11 @@ const (
 
 // fieldBlock takes the fields of one header block.
 type fieldBlock struct {
-	kind section
-	h    *exchange.Header // where ordinary fields go
-	room int              // bytes that may still come, counted as RFC 9113, section 10.5.1, does
-	left int              // fields that may still come; crumbs of a cookie count each
+	kind    section
+	lenient bool             // it came from an upstream
+	h       *exchange.Header // where ordinary fields go
+	room    int              // bytes that may still come, counted as RFC 9113, section 10.5.1, does
+	left    int              // fields that may still come; crumbs of a cookie count each
 
 	pseudo                                    uint8 // those that came
 	method, scheme, authority, path, protocol string
@@ -56,7 +57,7 @@ type fieldBlock struct {
 func (b *fieldBlock) begin(kind section, h *exchange.Header, bytes, fields int) {
 	crumbs := b.crumbs[:0]
 	clear(b.crumbs)
-	*b = fieldBlock{kind: kind, h: h, room: bytes, left: fields, crumbs: crumbs}
+	*b = fieldBlock{kind: kind, lenient: b.lenient, h: h, room: bytes, left: fields, crumbs: crumbs}
 }
 
 // done reports whether further fields are of no interest.
@@ -120,6 +121,10 @@ const connFields = 1<<exchange.Connection | 1<<exchange.KeepAlive | 1<<exchange.
 func (b *fieldBlock) takeOrdinary(name, value string) error {
 	if !all(name, inName) {
 		return Malformed("field name is not a token in lower case")
+	}
+	if b.lenient {
+		// Services do write such values; we do not pass the white space on.
+		value = strings.Trim(value, " \t")
 	}
 	if err := checkValue(value); err != nil {
 		return err

@@ -24,9 +24,10 @@ const (
 	crumbSize = 256
 )
 
-func (g *guard) begin() {
+// begin fills the budgets; resets is the size of that one.
+func (g *guard) begin(resets int) {
 	now := exchange.Now()
-	g.resets = budget{left: resetBurst, burst: resetBurst, rate: resetRate, since: now}
+	g.resets = budget{left: resets, burst: resets, rate: resetRate, since: now}
 	g.chat = budget{left: chatBurst, burst: chatBurst, rate: chatRate, since: now}
 	g.crumbs = budget{left: crumbBurst, burst: crumbBurst, rate: crumbRate, since: now}
 }

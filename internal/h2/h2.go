@@ -49,17 +49,27 @@ type Malformed string
 
 func (m Malformed) Error() string { return "malformed message: " + string(m) }
 
+// textOf returns what is wrong without the words that introduce it.
+func textOf(err error) string {
+	var m Malformed
+	if errors.As(err, &m) {
+		return string(m)
+	}
+	return err.Error()
+}
+
 // resetError is the end of one stream by RST_STREAM.
 type resetError struct {
 	code   http2.ErrCode
-	remote bool // the other end sent it
+	remote bool   // the other end sent it
+	text   string // what the other end did wrong, when it did not
 }
 
 func (e resetError) Error() string {
 	if e.remote {
 		return "stream was reset by the other end: " + e.code.String()
 	}
-	return "stream was reset: " + e.code.String()
+	return "stream was reset: " + e.code.String() + ": " + e.text
 }
 
 // connError ends a connection with GOAWAY.

@@ -106,14 +106,14 @@ type role interface {
 	idle()
 }
 
-func (l *link) begin(c *wire.Conn, r role) {
+func (l *link) begin(c *wire.Conn, r role, resets int) {
 	l.c, l.role = c, r
 	l.streams = make(map[uint32]*stream)
 	l.changed.L = &l.mu
 	l.sendWindow, l.peerWindow, l.peerFrame = defaultWindow, defaultWindow, maxFrame
 	l.recvWindow, l.streamWindow = connWindow, streamWindow
 	l.peerStreams = 1 << 31
-	l.guard.begin()
+	l.guard.begin(resets)
 }
 
 // feed is what reading takes while there are bytes. Between two frames nothing
@@ -393,7 +393,7 @@ func (l *link) rstStream(f *http2.RSTStreamFrame) error {
 	if s == nil {
 		return errors.Join(l.stray(f.StreamID, f.Type), l.guard.chatter(1))
 	}
-	s.end(resetError{f.ErrCode, true})
+	s.end(resetError{code: f.ErrCode, remote: true})
 	return l.guard.reset()
 }
 
@@ -428,7 +428,7 @@ func (l *link) fault(id uint32, code http2.ErrCode, text string) error {
 // blame is fault with the lock held. Resets that a client provokes cost as
 // much as its own.
 func (l *link) blame(s *stream, code http2.ErrCode, text string) error {
-	s.resetAs(code, fmt.Errorf("%w: %s", resetError{code: code}, text))
+	s.resetAs(code, resetError{code: code, text: text})
 	return l.guard.reset()
 }
 

@@ -235,6 +235,7 @@ func (s *stream) send(p []byte) error {
 		l.tickets++
 		s.ticket = l.tickets
 		p = p[n:]
+		s.move()
 		if s.progress += n; s.progress >= 4<<10 {
 			s.progress, s.writeBy = 0, 0
 		}
@@ -245,9 +246,9 @@ func (s *stream) send(p []byte) error {
 	return nil
 }
 
-// sendHead gathers HEADERS, and CONTINUATION where one frame does not hold the
-// block that fill appends to what it is given. size is about what it needs.
-func (s *stream) sendHead(size int, end bool, fill func([]byte) []byte) error {
+// makeRoom waits until a head of about that size can be gathered. One that is
+// larger than everything gets room when nothing else is there.
+func (s *stream) makeRoom(size int) error {
 	l := s.l
 	for l.room() < size+frameHead && len(l.out) > 0 {
 		if err := s.writeError(); err != nil {
@@ -261,9 +262,13 @@ func (s *stream) sendHead(size int, end bool, fill func([]byte) []byte) error {
 			return err
 		}
 	}
-	if err := s.writeError(); err != nil {
-		return err
-	}
+	return s.writeError()
+}
+
+// putHead gathers HEADERS, and CONTINUATION where one frame does not hold the
+// block that fill appends to what it is given.
+func (s *stream) putHead(end bool, fill func([]byte) []byte) {
+	l := s.l
 	b := l.gather()
 	at := len(b)
 	s.tail, s.tailTurn = at, l.outTurn
@@ -279,6 +284,14 @@ func (s *stream) sendHead(size int, end bool, fill func([]byte) []byte) error {
 	}
 	l.out = b
 	l.guard.chat.earn(chatEarned)
+}
+
+// sendHead is makeRoom and putHead.
+func (s *stream) sendHead(size int, end bool, fill func([]byte) []byte) error {
+	if err := s.makeRoom(size); err != nil {
+		return err
+	}
+	s.putHead(end, fill)
 	return nil
 }
 

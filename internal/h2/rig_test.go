@@ -27,6 +27,7 @@ type rig struct {
 	address string
 	sweeper *wire.Sweeper
 	conns   sync.WaitGroup
+	ended   chan bool // a connection has
 }
 
 func newRig(t testing.TB, l *Limits, handler func(*exchange.Exchange)) *rig {
@@ -42,7 +43,7 @@ func rigOf(t testing.TB, s *Server) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &rig{t: t, s: s, address: ln.Addr().String(), sweeper: wire.NewSweeper()}
+	r := &rig{t: t, s: s, address: ln.Addr().String(), sweeper: wire.NewSweeper(), ended: make(chan bool, 1000)}
 	accepting := make(chan struct{})
 	go func() {
 		defer close(accepting)
@@ -51,7 +52,10 @@ func rigOf(t testing.TB, s *Server) *rig {
 			if err != nil {
 				return
 			}
-			r.conns.Go(func() { r.s.Serve(wire.New(nc, r.sweeper), &exchange.Client{IP: "127.0.0.1"}) })
+			r.conns.Go(func() {
+				r.s.Serve(wire.New(nc, r.sweeper), &exchange.Client{IP: "127.0.0.1"})
+				r.ended <- true
+			})
 		}
 	}()
 	t.Cleanup(func() {

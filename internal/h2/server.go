@@ -62,7 +62,7 @@ func (s *Server) Start(c *wire.Conn, client *exchange.Client, ended func()) {
 // the server from then on.
 func (s *Server) Continue(c *wire.Conn, client *exchange.Client, in *wire.Buffer, n int, ended func()) {
 	k := &conn{s: s, client: client, limits: s.Limits.Load(), ended: ended}
-	k.begin(c, k)
+	k.begin(c, k, resetBurst)
 	k.frameFor, k.idleFor = k.limits.HeaderTimeout, k.limits.IdleTimeout
 	s.mu.Lock()
 	if s.conns == nil {

@@ -53,6 +53,10 @@ type stream struct {
 	incremental bool
 	ticket      uint64
 
+	bothWays bool  // progress of either direction is progress of both
+	moved    int64 // when there was some, if so
+	halted   bool  // sending is to stop
+
 	trailer exchange.Header
 }
 
@@ -107,9 +111,20 @@ func (s *stream) awaitWrite() error {
 	s.writeWaits = false
 	if s.writeLate {
 		s.writeLate = false
+		if s.bothWays && s.moved+int64(s.l.idleFor) > exchange.Now() {
+			s.writeBy = s.moved + int64(s.l.idleFor)
+			return nil
+		}
 		return wire.ErrTimeout
 	}
 	return nil
+}
+
+// move notes progress, where it counts for both directions.
+func (s *stream) move() {
+	if s.bothWays && s.l.idleFor > 0 {
+		s.moved = exchange.Now()
+	}
 }
 
 // late wakes who has waited too long.
@@ -137,6 +152,7 @@ func (s *stream) receive(p []byte) {
 		last.w += k
 		p = p[k:]
 	}
+	s.move()
 	s.reading.Broadcast()
 }
 
@@ -208,10 +224,10 @@ func (s *stream) next() ([]byte, error) {
 			return p, nil
 		}
 		switch {
+		case s.ended:
+			return nil, io.EOF // even if it was reset afterwards
 		case s.failure != nil:
 			return nil, s.failure
-		case s.ended:
-			return nil, io.EOF
 		}
 		s.hungry = true
 		if err := s.awaitRead(); err != nil {
@@ -240,6 +256,8 @@ func (s *stream) writeError() error {
 		return s.l.dead
 	case s.failure != nil:
 		return s.failure
+	case s.halted:
+		return wire.ErrInterrupted
 	case s.sent:
 		return errSent
 	}
