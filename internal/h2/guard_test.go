@@ -105,7 +105,7 @@ var attacks = []struct {
 		c.block.Reset()
 		c.enc.WriteField(hpack.HeaderField{Name: "x-long", Value: strings.Repeat("{", 1<<20)})
 		if i > 0 {
-			return c.fr.WriteContinuation(1, false, c.block.Bytes()[i*16000:][:16000])
+			return c.fr.WriteContinuation(1, false, c.block.Bytes()[16000*(i%50):][:16000])
 		}
 		return c.fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: c.block.Bytes()[:16000]})
 	}},
@@ -121,12 +121,7 @@ var attacks = []struct {
 func guarded(x *exchange.Exchange) {
 	switch x.Request.Path {
 	case "/wait":
-		w := make(chanInterrupter, 1)
-		if err := x.Bind(w); err == nil {
-			<-w
-		}
-		x.Bind(nil)
-		x.Down.Abort()
+		guardedWait(x)
 	case "/echo":
 		echo(x)
 	case "/noise":
@@ -134,6 +129,16 @@ func guarded(x *exchange.Exchange) {
 	default:
 		reply(x, "hello")
 	}
+}
+
+// guardedWait waits until the client has gone.
+func guardedWait(x *exchange.Exchange) {
+	w := make(chanInterrupter, 1)
+	if err := x.Bind(w); err == nil {
+		<-w
+	}
+	x.Bind(nil)
+	x.Down.Abort()
 }
 
 // TestAttacks stops each attack by a GOAWAY that asks for calm, while memory
@@ -173,9 +178,12 @@ func TestAttacks(t *testing.T) {
 						if s == "end" {
 							break
 						}
-						seen = s
+						if seen = s; strings.HasPrefix(s, "goaway") {
+							break
+						}
 					}
 					last <- seen
+					c.nc.Close()
 				}()
 			}
 			before := heap()

@@ -565,6 +565,9 @@ func (l *link) finish(err error) {
 	_ = l.c.Close()
 }
 
+// lingerMost is how much of what the other end sends is read for nothing.
+const lingerMost = 1 << 20
+
 // linger ends a connection on which the other end may still be sending.
 // Closing it at once would answer those bytes with a reset, which can overtake
 // the GOAWAY.
@@ -577,10 +580,12 @@ func (l *link) linger() {
 	b := wire.GetBuffer()
 	defer b.Put()
 	below := l.c.Socket() // what TLS says does not matter any more
-	for {
-		if _, err := below.Read(b.B); err != nil {
+	for left := lingerMost; left > 0; {
+		n, err := below.Read(b.B)
+		if err != nil {
 			return // the end, the timeout, or a reset: there is no more to do
 		}
+		left -= n
 	}
 }
 

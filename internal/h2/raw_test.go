@@ -130,3 +130,11 @@ func (c *raw) until(want string) {
 		}
 	}
 }
+
+func http2PushParam(id uint32, block []byte) http2.PushPromiseParam {
+	return http2.PushPromiseParam{StreamID: id, PromiseID: 2, BlockFragment: block, EndHeaders: true}
+}
+
+func headersParam(id uint32, block []byte) http2.HeadersFrameParam {
+	return http2.HeadersFrameParam{StreamID: id, BlockFragment: block, EndHeaders: true, EndStream: true}
+}
