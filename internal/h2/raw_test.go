@@ -25,9 +25,6 @@ type raw struct {
 
 func newRaw(t testing.TB, nc net.Conn) *raw {
 	t.Cleanup(func() { nc.Close() })
-	if err := nc.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
-		t.Fatal(err)
-	}
 	r := &raw{t: t, nc: nc, fr: http2.NewFramer(nc, nc)}
 	r.fr.AllowIllegalWrites = true
 	r.enc = hpack.NewEncoder(&r.block)
@@ -40,6 +37,9 @@ func (r *rig) dial(settings ...http2.Setting) *raw {
 	r.t.Helper()
 	nc, err := net.Dial("tcp", r.address)
 	if err != nil {
+		r.t.Fatal(err)
+	}
+	if err := nc.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
 		r.t.Fatal(err)
 	}
 	c := newRaw(r.t, nc)
