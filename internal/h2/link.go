@@ -591,6 +591,9 @@ func (l *link) linger() {
 
 // kill ends all streams, with the lock held: nothing is received any more.
 func (l *link) kill(err error) {
+	if err == io.EOF {
+		err = io.ErrUnexpectedEOF // io.EOF is the end of a body that is whole
+	}
 	if l.dead == nil {
 		l.dead = err
 	}
@@ -659,6 +662,3 @@ func (l *link) settle() {
 		l.abort(errDone)
 	}
 }
-
-// endedWell reports whether reading ended as connections usually do.
-func endedWell(err error) bool { return err == io.EOF || errors.Is(err, errDone) }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -13,6 +14,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"golang.org/x/net/http2"
 
 	"gatehouse.dev/gatehouse/internal/exchange"
 )
@@ -293,5 +296,35 @@ func TestDrain(t *testing.T) {
 	defer nc.Close()
 	if _, err := io.Copy(io.Discard, nc); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestBodyCut never takes a body for whole whose client has gone.
+func TestBodyCut(t *testing.T) {
+	got := make(chan error, 1)
+	r := newRig(t, tableLimits(), func(x *exchange.Exchange) {
+		for {
+			if _, err := x.Request.Body.Next(); err != nil {
+				got <- err
+				x.Down.Abort()
+				return
+			}
+		}
+	})
+	for _, how := range []string{"end", "reset", "connection error"} {
+		c := r.dial()
+		c.request(1, false, with(":method", "POST")...)
+		c.fr.WriteData(1, false, []byte("half"))
+		switch how {
+		case "end":
+			c.nc.(*net.TCPConn).CloseWrite()
+		case "reset":
+			c.fr.WriteRSTStream(1, http2.ErrCodeCancel)
+		default:
+			c.fr.WriteSettings(http2.Setting{ID: http2.SettingMaxFrameSize, Val: 1})
+		}
+		if err := <-got; err == io.EOF || !errors.Is(err, exchange.ErrClientGone) {
+			t.Error(how, err)
+		}
 	}
 }
