@@ -214,8 +214,9 @@ func (c *Change) stopFresh() {
 }
 
 // Commit makes the change the present state: its files are watched, and its
-// names are obtained by ACME. What it does not name ends; sets that listeners
-// still hold go on with the certificates that they have.
+// names are obtained by ACME. It comes when the listeners have their sets, since
+// an authority may ask at once. What the change does not name ends; sets that
+// listeners still hold go on with the certificates that they have.
 func (c *Change) Commit() {
 	s := c.s
 	s.mu.Lock()

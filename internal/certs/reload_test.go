@@ -70,7 +70,7 @@ func TestFilesAreWatched(t *testing.T) {
 	here, there := buffered()
 	served := make(chan *tls.Conn)
 	go func() {
-		conn, _, err := r.sets["x"].Handshake(t.Context(), there)
+		conn, _, err := r.set("x").Handshake(t.Context(), there)
 		if err != nil {
 			t.Error(err)
 		}
@@ -203,7 +203,7 @@ func TestFaultsOfFiles(t *testing.T) {
 	r.pair(ca, "b", leaf{names: []string{"a.example"}})
 	r.write("empty", nil)
 	r.mustApply(one)
-	set := r.sets["x"]
+	set := r.set("x")
 	faults := r.apply(`  - name: x
     address: ":1"
     tls:
@@ -232,7 +232,7 @@ listeners[0].tls.acme.ca_file: "a.key" holds no certificate in PEM`
 		t.Errorf("%s\nwant\n%s", strings.Join(got, "\n"), want)
 	}
 	// What was served goes on.
-	r.sets["x"] = set
+	r.sets.Store("x", set)
 	r.mustConnect("x", trusting(ca, "a.example"))
 	if faults := r.apply(`  - { address: ":1", tls: { acme: { email: a@b.example, domains: a.example, storage: empty } } }`); len(faults) != 1 || !strings.HasSuffix(faults[0].Path, "acme.storage") {
 		t.Errorf("%v", faults)
@@ -245,13 +245,13 @@ func TestSetsOutlastReloads(t *testing.T) {
 	r.pair(ca, "a", leaf{names: []string{"a.example"}, serial: 1})
 	r.pair(ca, "b", leaf{names: []string{"b.example"}, serial: 2})
 	r.mustApply(one)
-	first := r.sets["x"]
+	first := r.set("x")
 	r.mustApply(one + "\n" + `  - { name: y, address: ":2", tls: { certificates: [{ cert_file: b.crt, key_file: b.key }] } }`)
-	if r.sets["x"] != first {
+	if r.set("x") != first {
 		t.Error("another set for the same listener")
 	}
 	r.mustApply(`  - { name: x, address: ":1", tls: { min_version: "1.3", certificates: [{ cert_file: a.crt, key_file: a.key }] } }`)
-	if r.sets["x"] == first {
+	if r.set("x") == first {
 		t.Error("the same set for other settings")
 	}
 	if s := r.store.Status(); len(s) != 1 {
