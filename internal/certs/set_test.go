@@ -315,7 +315,9 @@ func TestAllocations(t *testing.T) {
 	r, ca := newRig(t, Options{}), newIssuer(t, "servers")
 	r.pair(ca, "a", leaf{names: []string{"a.example", "*.a.example"}})
 	r.mustApply(one)
-	set, state := r.set("x"), r.mustConnect("x", trusting(ca, "a.example")).state
+	set, verified := r.set("x"), r.mustConnect("x", trusting(ca, "a.example")).state
+	state := verified
+	state.VerifiedChains = nil
 	for name, c := range map[string]struct {
 		most float64
 		f    func()
@@ -324,6 +326,7 @@ func TestAllocations(t *testing.T) {
 		"pick by wildcard":    {0, func() { set.certificate(&tls.ClientHelloInfo{ServerName: "b.a.example"}) }},
 		"pick the first":      {0, func() { set.certificate(&tls.ClientHelloInfo{}) }},
 		"facts":               {1, func() { Facts(&state) }},
+		"facts of a peer":     {2, func() { Facts(&verified) }},
 		"no challenge":        {0, func() { r.store.HTTPChallenge("a.example", "/products/1") }},
 		"nearly a challenge":  {0, func() { r.store.HTTPChallenge("a.example", "/.well-known/acme-challenge/") }},
 		"no authority to ask": {0, func() { r.store.HTTPChallenge("a.example", "/.well-known/acme-challenge/x") }},
