@@ -54,7 +54,7 @@ func New(o Options) *Store {
 		o: o, pairs: make(map[config.Certificate]*pair), pools: make(map[string]*pool),
 		sets: make(map[string]*Set), authorities: make(map[string]*authority),
 	}
-	s.watch = newWatcher(s.check, func(err error) {
+	s.watch = newWatcher(s.Recheck, func(err error) {
 		o.Log.Warn("certificate files cannot be watched, they are compared at intervals", "error", err)
 	})
 	return s
@@ -247,8 +247,9 @@ func (c *Change) Commit() {
 	}
 }
 
-// check compares the files with what is served, and takes over what is good.
-func (s *Store) check() {
+// Recheck compares the files with what is served, and takes over what is good.
+// It happens by itself when they change; a signal may ask for it as well.
+func (s *Store) Recheck() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	changed := false

@@ -141,7 +141,7 @@ func TestBrokenFilesAreRefused(t *testing.T) {
 		r.write("a.key", c.key)
 		before := r.logs.count("level=ERROR")
 		for range 3 {
-			r.store.check()
+			r.store.Recheck()
 		}
 		if got := r.mustConnect("x", trusting(ca, "a.example")).serial(); got != 1 {
 			t.Errorf("%s: certificate %d is served", c.name, got)
@@ -157,19 +157,19 @@ func TestBrokenFilesAreRefused(t *testing.T) {
 	if err := os.Remove(filepath.Join(r.dir, "a.crt")); err != nil {
 		t.Fatal(err)
 	}
-	r.store.check()
+	r.store.Recheck()
 	if s := r.store.Status()[0]; !strings.Contains(s.Error, "no such file") {
 		t.Errorf("%+v", s)
 	}
 	r.write("a.crt", cert)
 	r.write("a.key", key)
-	r.store.check()
+	r.store.Recheck()
 	if s := r.store.Status()[0]; s.Error != "" {
 		t.Errorf("what was good is back: %+v", s)
 	}
 	r.write("a.crt", otherCert)
 	r.write("a.key", otherKey)
-	r.store.check()
+	r.store.Recheck()
 	if got := r.mustConnect("x", trusting(ca, "a.example")).serial(); got != 9 {
 		t.Errorf("certificate %d is served", got)
 	}
@@ -188,12 +188,12 @@ func TestExpiredCertificate(t *testing.T) {
 		t.Errorf("certificate %d", got)
 	}
 	r.pair(ca, "a", leaf{names: []string{"a.example"}, serial: 2, from: -2 * time.Hour, to: -time.Minute})
-	r.store.check()
+	r.store.Recheck()
 	if got := r.mustConnect("x", careless).serial(); got != 2 {
 		t.Errorf("certificate %d", got)
 	}
 	r.pair(ca, "a", leaf{names: []string{"a.example"}, serial: 3})
-	r.store.check()
+	r.store.Recheck()
 	r.wait(ca, 3)
 }
 
@@ -276,13 +276,13 @@ func TestAuthoritiesOfClientsAreWatched(t *testing.T) {
 		t.Fatal("the session was not resumed")
 	}
 	r.write("p.pem", []byte("nothing"))
-	r.store.check()
-	r.store.check()
+	r.store.Recheck()
+	r.store.Recheck()
 	if v := r.mustConnect("x", client); !v.facts.Resumed || r.logs.count("level=ERROR") != 1 || len(r.store.Status()) != 2 {
 		t.Errorf("after a broken file: %+v %+v\n%s", v.facts, r.store.Status(), r.logs.String())
 	}
 	r.write("p.pem", new.pem())
-	r.store.check()
+	r.store.Recheck()
 	if v, err := r.connect("x", client); err == nil {
 		t.Errorf("a client of the old authority was taken: %+v", v.facts)
 	}
@@ -321,8 +321,8 @@ func TestStapling(t *testing.T) {
 		"garbage":                {[]byte("garbage"), "OCSP response"},
 	} {
 		r.write("a.ocsp", c.der)
-		r.store.check()
-		r.store.check()
+		r.store.Recheck()
+		r.store.Recheck()
 		if s := r.store.Status()[0]; staple() != nil || s.Stapled || !strings.Contains(s.Error, c.want) {
 			t.Errorf("%s: %+v", name, s)
 		}
@@ -331,12 +331,12 @@ func TestStapling(t *testing.T) {
 		}
 	}
 	r.write("a.ocsp", good)
-	r.store.check()
+	r.store.Recheck()
 	if s := r.store.Status()[0]; staple() == nil || s.Error != "" {
 		t.Errorf("%+v", s)
 	}
 	r.write("a.ocsp", respond(1, ocsp.Good, -time.Hour))
-	r.store.check()
+	r.store.Recheck()
 	if s := r.store.Status()[0]; staple() != nil || s.Error != "" {
 		t.Errorf("one that has expired: %+v", s)
 	}
