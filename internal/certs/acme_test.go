@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -41,7 +42,7 @@ type ca struct {
 	*rig
 	root      *issuer
 	directory string
-	cmd       *exec.Cmd
+	stop      func() // ends it
 	out       *logs
 	http, tls net.Listener
 	dns       string // address of the name server
@@ -82,34 +83,57 @@ func newCA(t *testing.T, r *rig, o caOptions) *ca {
 	}
 	c.http, c.tls = listen(), listen()
 	c.serve(t)
+	c.dns = c.nameServer(t)
+	for !c.start(t, binary, listen, o) {
+		c.stop() // somebody took its port first
+	}
+	t.Cleanup(c.stop)
+	return c
+}
+
+// start runs the authority, and reports false when it ends at once.
+func (c *ca) start(t *testing.T, binary string, listen func() net.Listener, o caOptions) bool {
+	t.Helper()
 	free := listen()
 	address := free.Addr().String()
 	free.Close()
 	port := func(ln net.Listener) int { return ln.Addr().(*net.TCPAddr).Port }
-	settings := map[string]any{"pebble": map[string]any{
-		"listenAddress": address, "certificate": filepath.Join(r.dir, "directory.crt"), "privateKey": filepath.Join(r.dir, "directory.key"),
+	data, err := json.Marshal(map[string]any{"pebble": map[string]any{
+		"listenAddress": address, "certificate": filepath.Join(c.dir, "directory.crt"), "privateKey": filepath.Join(c.dir, "directory.key"),
 		"httpPort": port(c.http), "tlsPort": port(c.tls), "retryAfter": map[string]int{"authz": 1, "order": 1},
 		"externalAccountBindingRequired": o.eab != nil, "externalAccountMACKeys": o.eab,
 		"keyAlgorithm": "ecdsa",
 		"profiles":     map[string]any{"default": map[string]any{"description": "the only one", "validityPeriod": o.validity}},
-	}}
-	data, err := json.Marshal(settings)
+	}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.dns = c.nameServer(t)
-	cmd := exec.Command(binary, "-config", r.write("pebble.json", data), "-strict", "-dnsserver", c.dns)
+	cmd := exec.Command(binary, "-config", c.write("pebble.json", data), "-strict", "-dnsserver", c.dns)
 	// Every order is validated, and sometimes a nonce is refused as it may be.
 	cmd.Env = append(os.Environ(), "PEBBLE_VA_NOSLEEP=1", "PEBBLE_AUTHZREUSE=0", "PEBBLE_WFE_NONCEREJECT=5")
 	cmd.Stdout, cmd.Stderr = c.out, c.out
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	c.cmd = cmd
-	t.Cleanup(c.stop)
+	ended := make(chan struct{})
+	go func() {
+		cmd.Wait() // it is killed: that is its error
+		close(ended)
+	}()
+	c.stop = sync.OnceFunc(func() {
+		cmd.Process.Kill()
+		<-ended
+	})
 	c.directory = "https://" + address + "/dir"
 	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: c.root.pool()}, DisableKeepAlives: true}}
+	alive := true
 	c.until("the authority to answer", func() bool {
+		select {
+		case <-ended:
+			alive = false
+			return true
+		default:
+		}
 		resp, err := client.Get(c.directory)
 		if err != nil {
 			return false
@@ -117,30 +141,20 @@ func newCA(t *testing.T, r *rig, o caOptions) *ca {
 		resp.Body.Close()
 		return resp.StatusCode == http.StatusOK
 	})
-	return c
+	return alive
 }
 
-// until waits for something that another process does.
+// until waits for something that another process does. What fails once, on a
+// machine that is busy, is tried again after a minute.
 func (c *ca) until(what string, done func() bool) {
 	c.Helper()
-	deadline := time.Now().Add(60 * time.Second)
+	deadline := time.Now().Add(4 * time.Minute)
 	for !done() {
 		if time.Now().After(deadline) {
 			c.Fatalf("waited for %s in vain\n%s\n%+v\n%s", what, c.logs.text(), c.store.Status(), c.out.text())
 		}
 		time.Sleep(20 * time.Millisecond) // between two looks
 	}
-}
-
-// stop ends the authority.
-func (c *ca) stop() {
-	if c.cmd == nil {
-		return
-	}
-	c.cmd.Process.Kill()
-	// It was killed: that is its error.
-	_ = c.cmd.Wait()
-	c.cmd = nil
 }
 
 // serve answers on both listeners as the front does.
@@ -188,13 +202,19 @@ func (c *ca) serve(t *testing.T) {
 // nameServer knows that every name is at 127.0.0.1, and takes updates.
 func (c *ca) nameServer(t *testing.T) string {
 	t.Helper()
-	udp, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	tcp, err := net.Listen("tcp", udp.LocalAddr().String())
-	if err != nil {
-		t.Fatal(err)
+	var udp net.PacketConn
+	var tcp net.Listener
+	for tcp == nil { // until one port is free for both
+		var err error
+		if udp, err = net.ListenPacket("udp", "127.0.0.1:0"); err != nil {
+			t.Fatal(err)
+		}
+		if tcp, err = net.Listen("tcp", udp.LocalAddr().String()); err != nil {
+			udp.Close()
+			if !errors.Is(err, syscall.EADDRINUSE) {
+				t.Fatal(err)
+			}
+		}
 	}
 	secrets := map[string]string{"gatehouse.": tsigKey}
 	for _, s := range []*dns.Server{{PacketConn: udp}, {Listener: tcp}} {

@@ -140,8 +140,8 @@ func folders(path string) (list []string) {
 		target, err := os.Readlink(path)
 		if err != nil {
 			// The folder itself may be a link, as in a mounted config map.
-			if real, err := filepath.EvalSymlinks(path); err == nil && filepath.Dir(real) != filepath.Dir(path) {
-				list = append(list, filepath.Dir(real))
+			if end, err := filepath.EvalSymlinks(path); err == nil && filepath.Dir(end) != filepath.Dir(path) {
+				list = append(list, filepath.Dir(end))
 			}
 			break
 		}
