@@ -37,6 +37,7 @@ type authority struct {
 	ctx     context.Context
 	cancel  context.CancelFunc
 	stopped sync.Once
+	done    chan struct{} // closed when the library has stopped
 
 	mu      sync.Mutex
 	domains names             // that are managed
@@ -90,7 +91,7 @@ func newAuthority(a *config.ACME, roots *x509.CertPool, o *Options) (*authority,
 		return nil, fmt.Errorf("listen for the ACME library: %w", err)
 	}
 	c := &authority{
-		cfg: a, log: o.Log, decoy: decoy, failure: make(map[string]string),
+		cfg: a, log: o.Log, decoy: decoy, failure: make(map[string]string), done: make(chan struct{}),
 		shared: o.Storage != nil,
 		http:   slices.Contains(a.Challenges, "http-01"), alpn: slices.Contains(a.Challenges, "tls-alpn-01"),
 	}
@@ -174,12 +175,16 @@ func (a *authority) manage(list []string) {
 	}
 }
 
-// stop ends renewing. The certificates can be had still.
+// stop ends renewing. The certificates can be had still. It returns at once:
+// the library waits for an answer of the authority that it has asked for.
 func (a *authority) stop() {
 	a.stopped.Do(func() {
 		a.cancel()
-		a.cache.Stop()
 		a.decoy.Close()
+		go func() {
+			a.cache.Stop()
+			close(a.done)
+		}()
 	})
 }
 

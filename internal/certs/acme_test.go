@@ -408,6 +408,42 @@ func TestObtainByDNS(t *testing.T) {
 	}
 }
 
+// Those who share a storage obtain a certificate once, whoever the authority
+// asks.
+func TestSharedStorage(t *testing.T) {
+	for _, challenge := range []string{"http-01", "tls-alpn-01"} {
+		t.Run(challenge, func(t *testing.T) {
+			dir := t.TempDir()
+			asked := newRig(t, Options{Storage: newFolder(dir)})
+			asking := newRig(t, Options{Storage: newFolder(dir)})
+			c := newCA(t, asked, caOptions{validity: 3600})
+			asking.dir = asked.dir
+			listener := fmt.Sprintf(`  - { name: plain, address: ":0" }
+  - name: x
+    address: ":1"
+    tls: { acme: { email: ops@example.com, domains: shop.test, directory: %q, ca_file: directory.pem, challenges: [%s] } }`, c.directory, challenge)
+			asking.mustApply(listener)
+			// The one that is asked has nothing to obtain: it waits for the lock.
+			c.until("the first to ask", func() bool {
+				files, err := filepath.Glob(filepath.Join(dir, "locks", "issue_cert_*"))
+				return err == nil && len(files) > 0
+			})
+			asked.mustApply(listener)
+			serial := func(r *rig) string {
+				v, err := handshake(r.set("x"), &tls.Config{ServerName: "shop.test", InsecureSkipVerify: true})
+				if err != nil {
+					return ""
+				}
+				return v.state.PeerCertificates[0].SerialNumber.String()
+			}
+			c.until("both to have one certificate", func() bool { return serial(asking) != "" && serial(asking) == serial(asked) })
+			if n := asking.logs.count("certificate obtained") + asked.logs.count("certificate obtained"); n != 1 {
+				t.Errorf("obtained %d times", n)
+			}
+		})
+	}
+}
+
 func TestChallengePaths(t *testing.T) {
 	for path, want := range map[string]bool{
 		"/.well-known/acme-challenge/abc-_09":                     true,

@@ -318,6 +318,9 @@ func (s *Store) HTTPChallenge(host, path string) (answer string, ok bool) {
 	return "", false
 }
 
+// farewell is how long Close waits for what runs.
+const farewell = 2 * time.Second
+
 // Close ends watching and renewing. Sets go on with the certificates that they
 // have.
 func (s *Store) Close() {
@@ -332,6 +335,15 @@ func (s *Store) Close() {
 	}
 	for _, a := range authorities {
 		a.stop()
+	}
+	limit := time.NewTimer(farewell)
+	defer limit.Stop()
+	for _, a := range authorities {
+		select {
+		case <-a.done:
+		case <-limit.C:
+			return
+		}
 	}
 }
 
