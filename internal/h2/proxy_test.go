@@ -57,7 +57,7 @@ func forward(x *exchange.Exchange, c *Client) {
 }
 
 func TestChain(t *testing.T) {
-	gone := make(chan bool, 1)
+	begun, gone := make(chan bool, 1), make(chan bool, 1)
 	front, _ := chain(t, func(x *exchange.Exchange) {
 		switch x.Request.Path {
 		case "/stream":
@@ -70,6 +70,7 @@ func TestChain(t *testing.T) {
 			x.Response.SetBody([]byte("too much"))
 			finish(x)
 		case "/hang":
+			begun <- true
 			guardedWait(x)
 			gone <- true
 		case "/cut":
@@ -123,10 +124,10 @@ func TestChain(t *testing.T) {
 	})
 	t.Run("client that goes away", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(context.Background())
-		pr, pw := io.Pipe()
+		pr, _ := io.Pipe()
 		req, _ := http.NewRequestWithContext(ctx, "POST", url+"/hang", pr)
 		go func() {
-			io.WriteString(pw, "x")
+			<-begun
 			cancel()
 		}()
 		if _, err := c.Do(req); !errors.Is(err, context.Canceled) {
