@@ -202,6 +202,7 @@ func (a *call) openStream(host string, expect, end bool) error {
 	}
 	halted, interrupted := a.halted, a.interrupted
 	a.begin(&c.link, c.nextID, a)
+	a.head, c.spare = c.spare, exchange.Header{}
 	a.halted, a.interrupted, a.bothWays = halted, interrupted, true
 	c.nextID += 2
 	now := exchange.Now()
@@ -476,6 +477,9 @@ func (a *call) finish() {
 	_ = x.Bind(nil)
 	c.mu.Lock()
 	a.discard()
+	if a.head.Reset(); a.final {
+		c.spare = a.head // that of the exchange, which has the answer's now
+	}
 	c.mu.Unlock()
 	c.drop()
 }

@@ -52,11 +52,12 @@ func (b *answerBody) Next() ([]byte, error) {
 // broken turns the end of the stream into what the body's reader is told.
 func (b *answerBody) broken(err error) error {
 	a := b.a
-	var reset resetError
-	switch {
-	case err == io.EOF:
+	if err == io.EOF {
 		a.x.Response.Trailer.CopyFrom(&a.trailer)
 		return io.EOF
+	}
+	var reset resetError
+	switch {
 	case errors.Is(err, wire.ErrInterrupted):
 		if reason := a.x.Canceled(); reason != nil {
 			return reason

@@ -35,6 +35,9 @@ func (a *call) pump(piece []byte) {
 // hopeless reports whether no answer can be expected after an error of
 // sending: the body failed, or the upstream does not read it.
 func hopeless(err error) bool {
+	if err == nil {
+		return false
+	}
 	var own *RequestError
 	return errors.As(err, &own) || errors.Is(err, wire.ErrTimeout)
 }

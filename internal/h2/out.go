@@ -232,6 +232,9 @@ func (s *stream) send(p []byte) error {
 		s.sendWindow -= n
 		l.sendWindow -= n
 		l.guard.chat.earn(chatEarned)
+		if n >= 4*crumbSize {
+			l.guard.crumbs.earn(1) // the rest of a window may be small
+		}
 		l.tickets++
 		s.ticket = l.tickets
 		p = p[n:]

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/textproto"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -316,5 +317,82 @@ func TestBodyCut(t *testing.T) {
 		if err := <-got; err == io.EOF || !errors.Is(err, exchange.ErrClientGone) {
 			t.Error(how, err)
 		}
+	}
+}
+
+// TestAwkwardWindow lets a client be whose window is never a multiple of
+// anything.
+func TestAwkwardWindow(t *testing.T) {
+	r := newRig(t, tableLimits(), guarded)
+	c := r.dial(http2.Setting{ID: http2.SettingInitialWindowSize, Val: maxFrame + 1})
+	c.request(1, true, with(":path", "/noise")...)
+	c.expect("headers 1 :status=200")
+	for total := 0; total < 1<<20; {
+		var id, n int
+		got := c.next()
+		if _, err := fmt.Sscanf(got, "data %d %d", &id, &n); err != nil {
+			t.Fatal(got)
+		}
+		if total += n; n < maxFrame {
+			c.fr.WriteWindowUpdate(0, maxFrame+1)
+			c.fr.WriteWindowUpdate(1, maxFrame+1)
+		}
+	}
+}
+
+// TestUrgency serves the urgent first when the connection is what all wait for
+// (RFC 9218).
+func TestUrgency(t *testing.T) {
+	r := newRig(t, tableLimits(), guarded)
+	c := r.dial(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1 << 20})
+	for i, priority := range []string{"u=5", "u=3, i", "u=3, i", "u=1", ""} {
+		c.request(uint32(2*i+1), true, with(":path", "/noise", "priority", priority)...)
+		c.expect(fmt.Sprintf("headers %d :status=200", 2*i+1))
+		if i == 0 {
+			for total := 0; total < defaultWindow; { // the connection's window
+				var id, n int
+				fmt.Sscanf(c.next(), "data %d %d", &id, &n)
+				total += n
+			}
+		}
+	}
+	c.fr.WritePriorityUpdate(9, "u=0")
+	waiting := func() (n int) {
+		r.s.mu.Lock()
+		defer r.s.mu.Unlock()
+		for k := range r.s.conns {
+			k.mu.Lock()
+			n += len(k.queue)
+			if s := k.streams[9]; s != nil && s.urgency != 0 {
+				n = 0
+			}
+			k.mu.Unlock()
+		}
+		return n
+	}
+	for waiting() < 5 {
+		runtime.Gosched()
+	}
+	// A frame at a time: 9, 7, then 3 and 5 by turns.
+	want := []int{9, 9, 7, 7, 3, 5, 3, 5, 1}
+	var order []int
+	take := func(frames int) {
+		for range frames {
+			c.fr.WriteWindowUpdate(0, maxFrame)
+			var id, n int
+			fmt.Sscanf(c.next(), "data %d %d", &id, &n)
+			order = append(order, id)
+		}
+	}
+	take(2)
+	c.fr.WriteRSTStream(9, http2.ErrCodeCancel)
+	take(2)
+	c.fr.WriteRSTStream(7, http2.ErrCodeCancel)
+	take(4)
+	c.fr.WriteRSTStream(3, http2.ErrCodeCancel)
+	c.fr.WriteRSTStream(5, http2.ErrCodeCancel)
+	take(1)
+	if fmt.Sprint(order) != fmt.Sprint(want) {
+		t.Errorf("%v, want %v", order, want)
 	}
 }
