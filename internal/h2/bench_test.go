@@ -37,10 +37,15 @@ func newRawClient(b testing.TB, address string) *rawClient {
 	var fields fieldWriter
 	enc := hpack.NewEncoder(&fields)
 	list := [][2]string{
-		{":method", "GET"}, {":scheme", "http"}, {":authority", "shop.example"}, {":path", "/api/products?page=2"},
+		{":method", "GET"},
+		{":scheme", "http"},
+		{":authority", "shop.example"},
+		{":path", "/api/products?page=2"},
 		{"user-agent", "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko)"},
-		{"accept", "application/json,text/html;q=0.9,*/*;q=0.8"}, {"accept-encoding", "gzip, deflate, br"},
-		{"accept-language", "en-GB,en;q=0.9"}, {"cookie", "session=0123456789abcdef; theme=dark"},
+		{"accept", "application/json,text/html;q=0.9,*/*;q=0.8"},
+		{"accept-encoding", "gzip, deflate, br"},
+		{"accept-language", "en-GB,en;q=0.9"},
+		{"cookie", "session=0123456789abcdef; theme=dark"},
 	}
 	encode := func() {
 		fields = nil
