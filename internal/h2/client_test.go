@@ -322,6 +322,27 @@ func TestRoundTripInParts(t *testing.T) {
 	}
 }
 
+// An upstream that gives windows back in small portions is no flood.
+func TestLongUpload(t *testing.T) {
+	c, _ := dialClient(t, plainServer(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		n, b := 0, make([]byte, 4096)
+		for {
+			k, err := r.Body.Read(b)
+			if n += k; err != nil {
+				break
+			}
+		}
+		fmt.Fprint(w, n)
+	})), responseLimits())
+	x := newExchange("POST", "/")
+	x.Request.Body, x.Request.Length = exchange.Bytes(make([]byte, 64<<20)), 64<<20
+	mustTrip(t, c, x)
+	if body, err := readAnswer(x); err != nil || body != fmt.Sprint(64<<20) {
+		t.Errorf("%q %v", body, err)
+	}
+	x.Response.Body.Close()
+}
+
 func mustTrip(t *testing.T, c *Client, x *exchange.Exchange) {
 	t.Helper()
 	if !c.Take() {

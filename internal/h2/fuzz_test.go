@@ -134,7 +134,7 @@ func FuzzClient(f *testing.F) {
 	})
 }
 
-func dialPair(t *testing.T, ln net.Listener) (here, there net.Conn) {
+func dialPair(t testing.TB, ln net.Listener) (here, there net.Conn) {
 	here, err := net.Dial("tcp", ln.Addr().String())
 	if err != nil {
 		t.Fatal(err)

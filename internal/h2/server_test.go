@@ -19,6 +19,7 @@ import (
 	"golang.org/x/net/http2"
 
 	"gatehouse.dev/gatehouse/internal/exchange"
+	"gatehouse.dev/gatehouse/internal/wire"
 )
 
 // plainClient is net/http's client speaking HTTP/2 without TLS.
@@ -309,6 +310,43 @@ func TestDrain(t *testing.T) {
 	defer nc.Close()
 	if _, err := io.Copy(io.Discard, nc); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestContinue serves a connection of which the beginning was read by somebody
+// who wanted to know what it speaks.
+func TestContinue(t *testing.T) {
+	sweeper := wire.NewSweeper()
+	defer sweeper.Close()
+	s := &Server{Handler: echo}
+	s.Limits.Store(tableLimits())
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	for early := range len(preface) + 30 {
+		here, there := dialPair(t, ln)
+		c := newRaw(t, here)
+		var first bytes.Buffer
+		first.WriteString(preface)
+		first.Write(appendSettings(nil))
+		block := c.fields(simple...)
+		first.Write(appendFrame(nil, len(block), http2.FrameHeaders, 5, 1))
+		first.Write(block)
+		b := wire.GetBuffer()
+		n := copy(b.B, first.Bytes()[:early])
+		ended := make(chan bool)
+		if n == 0 {
+			b.Put()
+			s.Start(wire.New(there, sweeper), &exchange.Client{}, func() { close(ended) })
+		} else {
+			s.Continue(wire.New(there, sweeper), &exchange.Client{}, b, n, func() { close(ended) })
+		}
+		here.Write(first.Bytes()[early:])
+		c.expect("headers 1 :status=200 end")
+		here.Close()
+		<-ended
 	}
 }
 
