@@ -56,19 +56,23 @@ func listenerOf(door string) *config.Listener {
 
 func newRig(t testing.TB, cfg *config.Listener, handler func(*exchange.Exchange)) *rig {
 	t.Helper()
+	return newRigOf(t, cfg, Options{Handler: handler})
+}
+
+// newRigOf makes a rig with options of which the usual ones are filled in.
+func newRigOf(t testing.TB, cfg *config.Listener, o Options) *rig {
+	t.Helper()
 	r := &rig{t: t, cfg: cfg, network: "tcp"}
 	sweeper := wire.NewSweeper()
-	r.f = New(Options{
-		Handler: handler,
-		Refused: func(x *exchange.Exchange) {
-			r.mu.Lock()
-			r.refused = append(r.refused, x.Problem)
-			r.mu.Unlock()
-		},
-		Metrics: observe.NewMetrics(config.Metrics{}),
-		Log:     slog.New(slog.NewTextHandler(t.Output(), nil)),
-		Sweeper: sweeper,
-	})
+	o.Refused = func(x *exchange.Exchange) {
+		r.mu.Lock()
+		r.refused = append(r.refused, x.Problem)
+		r.mu.Unlock()
+	}
+	o.Metrics = observe.NewMetrics(config.Metrics{})
+	o.Log = slog.New(slog.NewTextHandler(t.Output(), nil))
+	o.Sweeper = sweeper
+	r.f = New(o)
 	r.apply(cfg)
 	t.Cleanup(func() {
 		ctx, cancel := context.WithCancel(context.Background())
