@@ -146,7 +146,7 @@ func (p *pair) check() bool {
 	if sum == p.seen {
 		return p.unstaple()
 	}
-	p.seen = sum
+	p.seen, p.failure = sum, "" // another thing, to be told even if it is as broken as the last
 	cert, err := parsePair(p.files, c)
 	if err == nil {
 		err = p.better(cert)
