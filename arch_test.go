@@ -61,9 +61,12 @@ config < policy
 # The match table is compiled from config and asked about exchanges.
 router < exchange config
 
+# A few bytes that say who the client is: a parser, and nothing that reads.
+proxyproto < !net/http
+
 # What leaves the gateway. Routes and policies are not its business: it gets
 # an exchange and gives an answer.
-upstream < exchange wire h1 h2 config observe
+upstream < exchange wire h1 h2 proxyproto config observe
 
 # Certificates and what is known of clients by them. Who listens, and what runs
 # over TLS, is not its business. net/http is there for the ACME library alone.
@@ -71,7 +74,7 @@ certs < exchange config
 
 # What enters the gateway. It hands exchanges to a function and does not know
 # what becomes of them.
-front < exchange wire h1 h2 config certs observe
+front < exchange wire h1 h2 proxyproto config certs observe
 
 # Where config becomes a snapshot, and the only place where both halves meet.
 # No protocol and no concrete policy.

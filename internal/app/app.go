@@ -84,7 +84,7 @@ func New(source Source, version string, stderr io.Writer) (*App, error) {
 		},
 	})
 	a.front = front.New(front.Options{
-		Handler: a.gateway.Serve, Refused: a.gateway.Refused,
+		Handler: a.gateway.Serve, Refused: a.gateway.Refused, Pass: a.gateway.Pass,
 		Metrics: a.metrics, Log: a.log.Logger, Sweeper: a.sweeper,
 	})
 	a.mu.Lock()

@@ -105,6 +105,8 @@ type Upstream struct {
 	Host string `yaml:"host" enum:"preserve,endpoint"`
 	// TLS to https and grpcs endpoints.
 	TLS *UpstreamTLS `yaml:"tls"`
+	// Begin every connection with a PROXY header of this version, which names the client. A connection then serves one request of one client, and none is kept.
+	ProxyProtocol string `yaml:"proxy_protocol" enum:"off,v1,v2"`
 }
 
 // Endpoint is one address of a service: a URL, or a mapping with more about it.

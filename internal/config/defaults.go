@@ -59,6 +59,7 @@ func (l *Limits) Defaults() {
 func (u *Upstream) Defaults() {
 	u.Balance = "round_robin"
 	u.Host = "preserve"
+	u.ProxyProtocol = "off"
 }
 
 // Defaults gives an endpoint one share.

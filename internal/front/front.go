@@ -21,6 +21,9 @@ import (
 type Options struct {
 	Handler func(*exchange.Exchange) // serves an exchange
 	Refused func(*exchange.Exchange) // reports one that an engine refused by itself
+	// Pass passes a connection on that the listener does not open, and reports
+	// it. Unless it sets x.Response.HeadSent it leaves the stream alone.
+	Pass    func(x *exchange.Exchange, client exchange.Stream)
 	Metrics *observe.Metrics
 	Log     *slog.Logger
 	Sweeper *wire.Sweeper

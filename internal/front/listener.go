@@ -31,12 +31,13 @@ type listener struct {
 	serial   atomic.Uint32            // of connections, spreads counters
 	accepted chan struct{}            // closed when no more are accepted
 
-	mu      sync.Mutex
-	room    *sync.Cond     // signalled when a connection ends
-	engines map[engine]int // running connections by engine
-	total   int
-	serving bool // serve was called
-	closed  bool
+	mu        sync.Mutex
+	room      *sync.Cond     // signalled when a connection ends
+	engines   map[engine]int // running connections by engine
+	total     int
+	strangers map[net.Conn]struct{} // whose PROXY header is being read
+	serving   bool                  // serve was called
+	closed    bool
 }
 
 // settings is what connections are accepted with. Connections that were
@@ -70,7 +71,7 @@ func listen(address string, o *Options) (*listener, error) {
 }
 
 func newListener(ln net.Listener, o *Options) *listener {
-	l := &listener{o: o, ln: ln, engines: make(map[engine]int), accepted: make(chan struct{})}
+	l := &listener{o: o, ln: ln, engines: make(map[engine]int), strangers: make(map[net.Conn]struct{}), accepted: make(chan struct{})}
 	l.room = sync.NewCond(&l.mu)
 	if tcp, ok := ln.Addr().(*net.TCPAddr); ok {
 		l.port = strconv.Itoa(tcp.Port)
@@ -141,7 +142,7 @@ func (l *listener) configure(cfg *config.Listener, set *certs.Set) {
 }
 
 func same(a, b *config.Listener) bool {
-	if a.Name != b.Name || a.Engine != b.Engine || !slices.Equal(a.TrustedProxies, b.TrustedProxies) {
+	if a.Name != b.Name || a.Engine != b.Engine || a.Protocol != b.Protocol || a.ProxyProtocol != b.ProxyProtocol || !slices.Equal(a.TrustedProxies, b.TrustedProxies) {
 		return false
 	}
 	for _, version := range []string{"http1", "http2", "http3", "h2c"} {
@@ -156,6 +157,9 @@ func same(a, b *config.Listener) bool {
 }
 
 func newEngine(cfg *config.Listener, set *certs.Set, o *Options, meter *observe.Listener) engine {
+	if cfg.Protocol == "tcp" || cfg.Protocol == "tls" {
+		return newPasser(cfg, o)
+	}
 	if cfg.Engine == "std" {
 		return newStd(cfg, set, o, meter)
 	}
@@ -245,7 +249,12 @@ func (l *listener) start(nc net.Conn) {
 	l.mu.Unlock()
 	client := l.client(nc, s.cfg)
 	s.meter.Opened(client.Shard)
-	s.engine.start(nc, client, func() { l.end(s, client.Shard) })
+	ended := func() { l.end(s, client.Shard) }
+	if s.cfg.ProxyProtocol {
+		go l.introduce(s, nc, client, ended)
+		return
+	}
+	s.engine.start(nc, client, ended)
 }
 
 func (l *listener) end(s *settings, shard uint32) {
@@ -266,9 +275,11 @@ func (l *listener) client(nc net.Conn, cfg *config.Listener) *exchange.Client {
 		ap := tcp.AddrPort()
 		ap = netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
 		c.Addr, c.Peer = ap, ap
-		bare := ap.Addr().WithZone("") // no prefix contains an address with a zone
-		c.IP = bare.String()
-		c.Trusted = slices.ContainsFunc(cfg.TrustedProxies, func(p netip.Prefix) bool { return p.Contains(bare) })
+		if local, ok := nc.LocalAddr().(*net.TCPAddr); ok {
+			ap := local.AddrPort()
+			c.Local = netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+		}
+		l.known(c, cfg.TrustedProxies)
 	} else {
 		// Whoever may open a unix socket is on this machine and was let in by
 		// the file's permissions.
@@ -349,6 +360,11 @@ func (l *listener) wait(ctx context.Context) (cut int) {
 	if cut = l.remaining(ctx); cut == 0 {
 		return 0
 	}
+	l.mu.Lock()
+	for nc := range l.strangers {
+		_ = nc.Close() // who reads from it closes it again
+	}
+	l.mu.Unlock()
 	for _, e := range l.running() {
 		e.cut()
 	}

@@ -63,19 +63,23 @@ func listenerOf(door string) *config.Listener {
 
 func newRig(t testing.TB, cfg *config.Listener, handler func(*exchange.Exchange)) *rig {
 	t.Helper()
+	return newRigOf(t, cfg, Options{Handler: handler})
+}
+
+// newRigOf makes a rig with options of which the usual ones are filled in.
+func newRigOf(t testing.TB, cfg *config.Listener, o Options) *rig {
+	t.Helper()
 	r := &rig{t: t, cfg: cfg, network: "tcp", store: newStore(t)}
 	sweeper := wire.NewSweeper()
-	r.f = New(Options{
-		Handler: handler,
-		Refused: func(x *exchange.Exchange) {
-			r.mu.Lock()
-			r.refused = append(r.refused, x.Problem)
-			r.mu.Unlock()
-		},
-		Metrics: observe.NewMetrics(config.Metrics{}),
-		Log:     slog.New(slog.NewTextHandler(t.Output(), nil)),
-		Sweeper: sweeper,
-	})
+	o.Refused = func(x *exchange.Exchange) {
+		r.mu.Lock()
+		r.refused = append(r.refused, x.Problem)
+		r.mu.Unlock()
+	}
+	o.Metrics = observe.NewMetrics(config.Metrics{})
+	o.Log = slog.New(slog.NewTextHandler(t.Output(), nil))
+	o.Sweeper = sweeper
+	r.f = New(o)
 	r.apply(cfg)
 	t.Cleanup(func() {
 		ctx, cancel := context.WithCancel(context.Background())
@@ -145,6 +149,9 @@ func (r *rig) dial(t testing.TB) *client {
 
 // send writes; a server that has closed already is no fault.
 func (c *client) send(s string) { _, _ = io.WriteString(c.Conn, s) }
+
+// bare writes below TLS.
+func (c *client) bare(s string) { _, _ = io.WriteString(c.tcp(), s) }
 
 func (c *client) closeWrite() {
 	c.t.Helper()

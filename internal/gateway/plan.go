@@ -57,9 +57,10 @@ type Snapshot struct {
 	Warnings int
 
 	table     *router.Table
-	variants  map[string]int // listener name to the index of its plans; others use 0
-	routed    [][]*plan      // by variant, then by route
-	unmatched []*plan        // by variant: for requests that no route takes
+	variants  map[string]int      // listener name to the index of its plans; others use 0
+	routed    [][]*plan           // by variant, then by route
+	unmatched []*plan             // by variant: for requests that no route takes
+	passing   map[string]*passing // by name: listeners that open nothing
 	plainly   *plainly
 }
 

@@ -46,6 +46,14 @@ var (
 		Status: exchange.StatusClientGone, Code: "client_gone", Side: exchange.SideClient,
 		Detail: "The client closed the connection.",
 	}
+	noPassage = exchange.Problem{
+		Status: 421, Code: "no_route", Side: exchange.SideClient,
+		Detail: "No route takes connections for this name.",
+	}
+	passageBroke = exchange.Problem{
+		Status: 502, Code: "connection_broke", Side: exchange.SideUpstream,
+		Detail: "A connection that was passed on broke.",
+	}
 	noAnswer = exchange.Problem{
 		Status: 500, Code: "internal_error", Side: exchange.SideGateway,
 		Detail: "The gateway met an error of its own.", Cause: errors.New("a policy stopped the request without an answer"),

@@ -273,6 +273,11 @@ func (e *endpoint) dial(ctx context.Context, x *exchange.Exchange, cancel contex
 		return nil, err
 	}
 	wc, err := wire.Dial(ctx, e.site.network, e.address, e.u.sweeper)
+	if err == nil {
+		if err = e.u.introduce(x, wc); err != nil {
+			_ = wc.Close()
+		}
+	}
 	if reason := x.Bind(nil); err == nil && reason != nil {
 		_ = wc.Close() // nothing was sent on it
 		return nil, reason

@@ -39,6 +39,10 @@ var (
 		Status: 503, Code: "upstream_overloaded", Side: exchange.SideGateway, Retry: time.Second,
 		Detail: "All connections to the service behind the gateway are in use.",
 	}
+	silent = exchange.Problem{
+		Status: 408, Code: "idle_timeout", Side: exchange.SideClient,
+		Detail: "The connection was idle, or open, for longer than it may be.",
+	}
 	requestBroken = exchange.Problem{
 		Status: 400, Code: "body_incomplete", Side: exchange.SideClient, Close: true,
 		Detail: "The request body could not be read to its end.",

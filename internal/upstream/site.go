@@ -23,15 +23,16 @@ type site struct {
 	addresses []string // to connect to; of a name: the last good answer
 }
 
-// parseSite reads an endpoint's URL: http://host:port or http://unix:/path.
+// parseSite reads an endpoint's URL: http://host:port, http://unix:/path, or
+// the same with tcp.
 func parseSite(c *config.Endpoint) (*site, error) {
 	fault := func(why string) error { return fmt.Errorf("endpoint %q: %s", c.URL, why) }
 	scheme, rest, ok := strings.Cut(c.URL, "://")
 	switch {
 	case !ok:
 		return nil, fault("is not a URL such as http://host:port")
-	case !strings.EqualFold(scheme, "http"):
-		return nil, fault(fmt.Sprintf("scheme %q is not http", scheme))
+	case !strings.EqualFold(scheme, "http") && !strings.EqualFold(scheme, "tcp"):
+		return nil, fault(fmt.Sprintf("scheme %q is neither http nor tcp", scheme))
 	}
 	s := &site{network: "tcp", weight: max(c.Weight, 1)}
 	if path, ok := strings.CutPrefix(rest, "unix:"); ok {

@@ -52,6 +52,7 @@ type Upstream struct {
 	limits   h1.ResponseLimits
 	pool     config.Connections
 	preserve bool // the Host field is the client's
+	header   int  // version of the PROXY header that begins connections, 0 for none
 
 	sites []*site
 	live  atomic.Pointer[set]
@@ -87,6 +88,16 @@ func New(name string, cfg *config.Upstream, o Options) (*Upstream, error) {
 	}
 	if u.resolver == nil {
 		u.resolver = net.DefaultResolver
+	}
+	switch cfg.ProxyProtocol {
+	case "v1":
+		u.header = 1
+	case "v2":
+		u.header = 2
+	}
+	if u.header != 0 {
+		// A connection belongs to the client that its header names.
+		u.pool.Idle = 0
 	}
 	if len(cfg.Endpoints) == 0 {
 		return nil, fmt.Errorf("upstream %q has no endpoints", name)
@@ -138,6 +149,12 @@ func (u *Upstream) Retire() {
 // all have been tried or three have run into the connect timeout: nothing was
 // sent, so this is safe for every request.
 func (u *Upstream) Serve(x *exchange.Exchange) {
+	u.each(x, func(e *endpoint) (*exchange.Problem, bool) { return e.serve(x) })
+}
+
+// each has endpoints try, one after the other, until one has no problem or
+// there is no use in another.
+func (u *Upstream) each(x *exchange.Exchange, try func(*endpoint) (p *exchange.Problem, next bool)) {
 	x.Upstream.Name = u.name
 	s := u.live.Load()
 	if len(s.endpoints) == 0 {
@@ -152,7 +169,7 @@ func (u *Upstream) Serve(x *exchange.Exchange) {
 			return // x has the problem of the last one
 		}
 		x.Upstream.Endpoint = e.address
-		p, next := e.serve(x)
+		p, next := try(e)
 		if p == nil {
 			x.Problem = nil
 			return
