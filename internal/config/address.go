@@ -87,12 +87,12 @@ func checkURL(s string) *policy.Fault {
 		}
 		return f
 	case later("scheme", scheme):
-		return &policy.Fault{Text: quote(s) + ": scheme " + quote(scheme) + " is not available in this version", Hint: "use http"}
-	case scheme != "http":
-		f := &policy.Fault{Text: quote(s) + ": " + quote(scheme) + " is not a scheme of endpoints", Hint: "use http"}
+		return &policy.Fault{Text: quote(s) + ": scheme " + quote(scheme) + " is not available in this version", Hint: "use http or https"}
+	case scheme != "http" && scheme != "https":
+		f := &policy.Fault{Text: quote(s) + ": " + quote(scheme) + " is not a scheme of endpoints", Hint: "use http or https"}
 		return f
 	}
-	if path, ok := strings.CutPrefix(rest, "unix:"); ok {
+	if path, ok := strings.CutPrefix(rest, "unix:"); ok && scheme == "http" {
 		return checkSocket(s, path)
 	}
 	if i := strings.IndexAny(rest, "/?#"); i >= 0 {

@@ -83,14 +83,8 @@ func later(what, word string) bool {
 		words = "consumers groups redis cluster tests"
 	case "Listener":
 		words = "redirect_https protocols tls proxy_protocol protocol upstream"
-	case "Upstream":
-		words = "discovery sticky retry hedge health outlier breaker slow_start queue tls"
-	case "balance":
-		words = "random least_requests ewma hash"
 	case "scheme":
-		words = "https h2c grpc grpcs"
-	case "Endpoint":
-		words = "zone priority"
+		words = "h2c grpc grpcs"
 	case "Route":
 		words = "mirror"
 	case "Match":
