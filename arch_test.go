@@ -58,7 +58,18 @@ router < exchange config
 
 # What leaves the gateway. Routes and policies are not its business: it gets
 # an exchange and gives an answer.
-upstream < exchange wire h1 h2 config observe
+upstream < exchange wire h1 h2 config observe upstream/*
+
+# Choosing among endpoints is arithmetic: it is tested and measured alone.
+upstream/balance < 
+
+# Judging endpoints and requests is arithmetic over time: it is tested alone,
+# under virtual time.
+upstream/health < 
+
+# Where endpoints are found: clients of other systems' APIs, which know no
+# exchange.
+upstream/discover < config
 
 # What enters the gateway. It hands exchanges to a function and does not know
 # what becomes of them.
