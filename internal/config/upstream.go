@@ -171,6 +171,8 @@ type Queue struct {
 	Max int `yaml:"max" min:"1" max:"1000000"`
 	// Longest wait; then 503.
 	Timeout Duration `yaml:"timeout" min:"1ms" max:"10m"`
+	// Groups of consumers whose requests are served before those of others.
+	First StringList `yaml:"first" example:"partners"`
 }
 
 // Concurrency bounds the requests that an upstream serves at the same time.

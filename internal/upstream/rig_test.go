@@ -120,7 +120,7 @@ func hello(p *peer) {
 
 func settings(urls ...string) *config.Upstream {
 	cfg := &config.Upstream{
-		Balance:     "round_robin",
+		Balance:     config.Balance{Algorithm: "round_robin", Slack: 0.25, SpillBelow: 0.7},
 		Connections: config.Connections{Idle: 100, IdleTimeout: config.Duration(time.Minute), ConnectTimeout: config.Duration(5 * time.Second)},
 		Timeout:     config.Timeout{FirstByte: config.Duration(10 * time.Second), Request: config.Duration(30 * time.Second), Idle: config.Duration(20 * time.Second)},
 		Host:        "preserve",
@@ -201,6 +201,8 @@ func newRigWith(t testing.TB, cfg *config.Upstream, resolver Resolver, change fu
 // counts is a Meter.
 type counts struct {
 	opened, failed, closed, idle, tunnels, reused, retried, answers atomic.Int64
+
+	events [numEvents]atomic.Int64
 }
 
 func (c *counts) Opened(uint32)                   { c.opened.Add(1) }
@@ -211,6 +213,7 @@ func (c *counts) Tunnels(_ uint32, n int)         { c.tunnels.Add(int64(n)) }
 func (c *counts) Reused(uint32)                   { c.reused.Add(1) }
 func (c *counts) Retried(uint32)                  { c.retried.Add(1) }
 func (c *counts) FirstByte(uint32, time.Duration) { c.answers.Add(1) }
+func (c *counts) Event(e Event)                   { c.events[e].Add(1) }
 
 // handle does what the gateway does around an upstream.
 func (r *rig) handle(x *exchange.Exchange) {

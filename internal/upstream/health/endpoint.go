@@ -186,6 +186,13 @@ func (e *Endpoint) Resting(now Clock) bool {
 	return e.resting > now
 }
 
+// RestLeft returns how long the endpoint asked to be spared still.
+func (e *Endpoint) RestLeft(now Clock) time.Duration {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return max(time.Duration(e.resting-now), 0)
+}
+
 // Begin says that the endpoint is among those that get requests. warm means
 // that it has its full share at once: it was there from the beginning.
 func (e *Endpoint) Begin(now Clock, warm bool) {
