@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -106,6 +107,18 @@ type balancing struct {
 // background, so that New does no I/O but for the files of certificates; a
 // request that comes before the first answer waits for it.
 func New(name string, cfg *config.Upstream, o Options) (*Upstream, error) {
+	u, err := prepare(name, cfg, o)
+	if err != nil {
+		return nil, err
+	}
+	if err := u.start(cfg); err != nil {
+		return nil, err
+	}
+	return u, nil
+}
+
+// prepare returns an upstream that start makes ready.
+func prepare(name string, cfg *config.Upstream, o Options) (*Upstream, error) {
 	u := &Upstream{
 		name: name, sweeper: o.Sweeper, log: o.Log, meter: o.Meter, resolver: o.Resolver, memory: o.Memory,
 		pool: cfg.Connections, preserve: cfg.Host != "endpoint", zone: cfg.Zone,
@@ -129,19 +142,23 @@ func New(name string, cfg *config.Upstream, o Options) (*Upstream, error) {
 	if len(cfg.Endpoints) == 0 && cfg.Discovery == nil {
 		return nil, fmt.Errorf("upstream %q has no endpoints", name)
 	}
-	names := false
 	for _, c := range cfg.Endpoints {
 		s, err := parseSite(c)
 		if err != nil {
 			return nil, err
 		}
 		u.sites = append(u.sites, s)
-		names = names || s.name != ""
 	}
 	if err := u.configure(cfg); err != nil {
 		return nil, fmt.Errorf("upstream %q: %w", name, err)
 	}
-	u.service = u.memory.open(name)
+	return u, nil
+}
+
+// start begins whatever goes on in the background. After an error nothing
+// does.
+func (u *Upstream) start(cfg *config.Upstream) error {
+	u.service = u.memory.open(u.name)
 	u.ctx, u.stop = context.WithCancel(context.Background())
 	if b := cfg.Breaker; b != nil {
 		u.breaks = true
@@ -152,16 +169,17 @@ func New(name string, cfg *config.Upstream, o Options) (*Upstream, error) {
 	}
 	u.live.Store(&set{})
 	u.rebuild()
-	if names {
+	if slices.ContainsFunc(u.sites, func(s *site) bool { return s.name != "" }) {
 		go u.resolve(u.ctx)
 	}
-	if cfg.Discovery != nil {
-		if err := u.discover(cfg.Discovery); err != nil {
-			u.Retire()
-			return nil, fmt.Errorf("upstream %q: %w", name, err)
-		}
+	if cfg.Discovery == nil {
+		return nil
 	}
-	return u, nil
+	if err := u.discover(cfg.Discovery); err != nil {
+		u.Retire()
+		return fmt.Errorf("upstream %q: %w", u.name, err)
+	}
+	return nil
 }
 
 // configure takes the settings that have parts of their own.
