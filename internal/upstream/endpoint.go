@@ -44,6 +44,9 @@ type conn struct {
 	fresh bool          // it has not carried an exchange before
 	gated bool          // its exchange has a place in the gate
 	again bool          // its exchange goes on, on another connection
+
+	answered, bad bool          // there is an answer, which is an error
+	took          time.Duration // until its first byte
 }
 
 // newEndpoint returns an endpoint that the set did not have. warm means that
@@ -146,7 +149,7 @@ func (e *endpoint) failed(x *exchange.Exchange, err error, whole, fresh bool) *f
 		return f // somebody else has the answer: that says nothing about the endpoint
 	}
 	if f.why != broke || fresh {
-		e.judge(true, time.Duration(exchange.Now()-x.Times.Sent))
+		e.fault(time.Duration(exchange.Now() - x.Times.Sent))
 	}
 	return f
 }
@@ -155,7 +158,11 @@ func (e *endpoint) failed(x *exchange.Exchange, err error, whole, fresh bool) *f
 func (e *endpoint) answered(x *exchange.Exchange, c *conn) {
 	took := time.Duration(x.Times.FirstByte - x.Times.Sent)
 	e.u.meter.FirstByte(c.shard, took)
-	e.judge(x.Response.Status >= 500 && x.Response.Status != 501, took)
+	e.observe(took)
+	c.took, c.answered = took, true
+	if c.bad = x.Response.Status >= 500 && x.Response.Status != 501; c.bad {
+		e.judge(true, took)
+	}
 	if x.Response.Status == 101 {
 		x.Response.Body = &tunnel{c: c, idle: e.u.limits.Idle}
 	}
@@ -234,9 +241,11 @@ func (e *endpoint) oldest() *conn {
 // Free implements h1.Owner.
 func (c *conn) Free(reusable bool) {
 	e, gated := c.e, c.gated
-	if err := c.BodyError(); err != nil && cut(err) {
-		e.judge(true, 0)
+	if c.answered && !c.bad {
+		// Only now is it known that the answer was whole.
+		e.judge(cut(c.BodyError()), c.took)
 	}
+	c.answered, c.bad = false, false
 	if c.again {
 		c.again = false
 	} else {
@@ -396,7 +405,7 @@ func (e *endpoint) connect(x *exchange.Exchange) (*conn, *failure) {
 		f.problem = connectFailed.With(err)
 	}
 	f.why = connect
-	e.judge(true, time.Duration(exchange.Now()-began))
+	e.fault(time.Duration(exchange.Now() - began))
 	return nil, f
 }
 

@@ -54,15 +54,22 @@ func newOutlier(c *config.Outlier) *outlier {
 // preferred: one that refuses at once is not quick.
 const failurePenalty = time.Second
 
-// judge takes note of what an attempt at an endpoint came to.
-func (e *endpoint) judge(failed bool, took time.Duration) {
-	u := e.u
-	if u.balance.Algorithm == "ewma" {
-		if failed {
-			took = max(took, failurePenalty)
-		}
+// fault takes note of an attempt that came to nothing.
+func (e *endpoint) fault(took time.Duration) {
+	e.observe(max(took, failurePenalty))
+	e.judge(true, took)
+}
+
+// observe takes note of how long an attempt took, for who prefers the quick.
+func (e *endpoint) observe(took time.Duration) {
+	if e.u.balance.Algorithm == "ewma" {
 		e.record.load.Observe(took)
 	}
+}
+
+// judge takes note of what a request came to in the end.
+func (e *endpoint) judge(failed bool, took time.Duration) {
+	u := e.u
 	if u.outlier == nil {
 		return
 	}
@@ -139,6 +146,9 @@ func (u *Upstream) compare(now health.Clock) {
 
 // cut reports whether an answer's body broke off by the upstream's fault.
 func cut(err error) bool {
+	if err == nil {
+		return false
+	}
 	var bad h1.Malformed
 	return errors.Is(err, h1.ErrCut) || errors.Is(err, wire.ErrTimeout) || errors.Is(err, syscall.ECONNRESET) || errors.As(err, &bad)
 }

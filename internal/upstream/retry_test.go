@@ -276,6 +276,8 @@ func TestDeadline(t *testing.T) {
 		if o.took > 3500*ms {
 			t.Errorf("it took %v", o.took)
 		}
+		mu.Lock()
+		defer mu.Unlock()
 		if len(told) < 2 || told[0] != "3000" {
 			t.Errorf("the service was told %q", told)
 		}
