@@ -5,6 +5,7 @@
 package discover
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -154,33 +155,28 @@ func (s *srv) find(ctx context.Context) ([]*config.Endpoint, error) {
 	return found, nil
 }
 
-// file finds endpoints in a file. It is read again when it changed.
+// file finds endpoints in a file. It is read again and again, and tells when
+// it changed: a look at its time would miss changes within the same tick.
 type file struct {
 	name string
-	seen string
+	seen []byte // what was told last, nil when that was a failure
 }
 
 // maxFile bounds the file, in bytes.
 const maxFile = 4 << 20
 
-func (f *file) find(context.Context) ([]*config.Endpoint, error) {
+func (f *file) find(context.Context) (found []*config.Endpoint, err error) {
 	data, err := f.read()
-	if err != nil {
-		f.seen = ""
-		return nil, err
-	}
-	if string(data) == f.seen {
+	if err == nil && f.seen != nil && bytes.Equal(data, f.seen) {
 		return nil, errUnchanged
 	}
-	found, err := config.ParseEndpoints(f.name, data)
-	if err != nil {
-		f.seen = ""
-		return nil, err
+	if err == nil {
+		found, err = config.ParseEndpoints(f.name, data)
 	}
-	if f.seen = string(data); f.seen == "" {
-		f.seen = " " // an empty file has been seen too
+	if f.seen = nil; err == nil {
+		f.seen = append(make([]byte, 0, len(data)), data...)
 	}
-	return found, nil
+	return found, err
 }
 
 func (f *file) read() ([]byte, error) {
