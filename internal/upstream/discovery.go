@@ -109,7 +109,9 @@ func (f *finder) sites(found []*config.Endpoint) (out []*site, err error) {
 			out = append(out, s)
 		}
 	}
-	f.known = known
+	if len(out) > 0 {
+		f.known = known
+	}
 	switch {
 	case len(out) == 0 && failed != nil:
 		return nil, failed

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"syscall"
 
 	"gatehouse.dev/gatehouse/internal/config"
 	"gatehouse.dev/gatehouse/internal/exchange"
@@ -79,7 +80,7 @@ func (e *endpoint) secure(ctx context.Context, x *exchange.Exchange, wc *wire.Co
 	// Deadlines of the socket have no effect, so the context cannot end it:
 	// the connection's own limit does, and who cancels interrupts it.
 	if err := tc.HandshakeContext(context.WithoutCancel(ctx)); err != nil {
-		return err
+		return &handshakeError{err}
 	}
 	wc.SetLimit(0)
 	wc.SetTimeout(0)
@@ -87,14 +88,19 @@ func (e *endpoint) secure(ctx context.Context, x *exchange.Exchange, wc *wire.Co
 	return nil
 }
 
-// tlsFailed tells errors of a handshake from those of the network.
+// tlsFailed tells errors of a handshake from those of the network below it.
 func tlsFailed(err error) bool {
-	var verify *tls.CertificateVerificationError
-	var alert tls.AlertError
-	var record tls.RecordHeaderError
-	var host x509.HostnameError
-	return errors.As(err, &verify) || errors.As(err, &alert) || errors.As(err, &record) || errors.As(err, &host)
+	var h *handshakeError
+	return errors.As(err, &h) && !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, syscall.EPIPE)
 }
+
+// handshakeError is why TLS could not be agreed upon.
+type handshakeError struct{ err error }
+
+func (e *handshakeError) Error() string { return "tls handshake: " + e.err.Error() }
+
+// Unwrap returns the cause.
+func (e *handshakeError) Unwrap() error { return e.err }
 
 // hostOnly returns the host of host:port.
 func hostOnly(hostport string) string {

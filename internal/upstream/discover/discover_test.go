@@ -33,7 +33,11 @@ type told struct {
 func (l *told) tell(found []*config.Endpoint, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.said = append(l.said, show(found, err))
+	said := show(found, err)
+	if n := len(l.said); err != nil && n > 0 && l.said[n-1] == said {
+		return // the same failure once more
+	}
+	l.said = append(l.said, said)
 }
 
 func show(found []*config.Endpoint, err error) string {
