@@ -200,7 +200,9 @@ func TestOutlierIsEjected(t *testing.T) {
 		{"closes", func(h *host) { h.answer = closes }},
 		{"refuses", func(h *host) { h.refuses = true }},
 		{"cut", func(h *host) {
-			h.answer = func(*http.Request) reply { return reply{raw: "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhe"} }
+			h.answer = func(*http.Request) reply {
+				return reply{raw: "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhe"}
+			}
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

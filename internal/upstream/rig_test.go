@@ -42,6 +42,8 @@ type peer struct {
 	r      *bufio.Reader
 	number int           // of the connection, counted from 1
 	over   chan struct{} // closed when the test ends
+
+	onRequest func() // told of each request, may be nil
 }
 
 func newService(t testing.TB, serve func(*peer)) *service {
@@ -67,7 +69,7 @@ func (s *service) accept() {
 			return
 		}
 		s.mu.Lock()
-		p := &peer{s.t, nc, bufio.NewReaderSize(nc, 64<<10), len(s.peers) + 1, s.over}
+		p := &peer{t: s.t, Conn: nc, r: bufio.NewReaderSize(nc, 64<<10), number: len(s.peers) + 1, over: s.over}
 		s.peers = append(s.peers, p)
 		s.mu.Unlock()
 		s.pending.Go(func() {
@@ -102,6 +104,9 @@ func (p *peer) request() *http.Request {
 	r, err := http.ReadRequest(p.r)
 	if err != nil {
 		return nil
+	}
+	if p.onRequest != nil {
+		p.onRequest()
 	}
 	return r
 }

@@ -61,6 +61,8 @@ const (
 	maxSlow = 3
 	// maxPassed is how many endpoints without a connection are tried.
 	maxPassed = 10
+	// maxWaits is how often an exchange is put back into the queue.
+	maxWaits = 3
 )
 
 // serve reports whether something of the request was sent.
@@ -90,7 +92,7 @@ func (u *Upstream) serve(x *exchange.Exchange) (sent bool) {
 		}
 		c.serve()
 		u.adapt(x, c.began, active)
-		if x.Problem != nil {
+		if x.Problem != nil && c.gated {
 			u.gate.leave()
 		}
 	} else if x.Problem == &overloaded {
@@ -212,17 +214,28 @@ func (c *call) ask(e *endpoint, s *set) (f *failure) {
 
 // next returns the endpoint to ask after a failed one, or nil.
 func (c *call) next(e *endpoint, s *set) *endpoint {
-	f := c.last
+	f, u := c.last, c.u
 	c.tried = append(c.tried, &e.record.load)
 	if f.unsent && (f.why == connect || f.why == full) {
 		if f.problem.Code == connectTimeout.Code {
 			c.slow++
 		}
 		if c.passed++; c.slow < maxSlow && c.passed < maxPassed {
-			if next := s.pick(c.key, c.u.key != nil, c.tried); next != nil {
+			if next := s.pick(c.key, u.key != nil, c.tried); next != nil {
 				return next
 			}
 		}
+	}
+	if f.why == full && c.gated && u.gate.most > 0 && c.waits < maxWaits {
+		// There are fewer places than when it was let in: an endpoint was
+		// taken out meanwhile.
+		c.waits++
+		u.gate.leave()
+		if c.gated = u.gate.enter(c.x, u.class(c.x)); !c.gated {
+			return nil
+		}
+		c.tried = c.tried[:0]
+		return u.live.Load().pick(c.key, u.key != nil, nil)
 	}
 	return c.retry()
 }
