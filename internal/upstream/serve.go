@@ -41,6 +41,7 @@ type call struct {
 	tried   []*balance.Load
 	last    *failure
 	conn    *conn // of the answer
+	waits   int   // how often it was let in again
 	slow    int   // endpoints that did not even refuse a connection
 	passed  int   // endpoints that were passed over
 	sends   int   // attempts of which something was sent
