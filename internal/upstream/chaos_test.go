@@ -89,6 +89,11 @@ type chaos struct {
 	body     string
 }
 
+// plainClient returns a client that sends nothing again by itself.
+func plainClient() *http.Client {
+	return &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 30 * time.Second}
+}
+
 // send sends so many requests, so many at a time.
 func (c *chaos) send(requests, workers int) {
 	var left atomic.Int64
@@ -413,9 +418,7 @@ func TestChaos(t *testing.T) {
 	for _, s := range scenarios() {
 		t.Run(s.name, func(t *testing.T) {
 			t.Parallel()
-			c := &chaos{t: t, method: s.method, body: s.body, client: &http.Client{
-				Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 30 * time.Second,
-			}}
+			c := &chaos{t: t, method: s.method, body: s.body, client: plainClient()}
 			if c.method == "" {
 				c.method = "GET"
 			}
@@ -510,7 +513,7 @@ func TestChaosOfNames(t *testing.T) {
 			cfg := settings()
 			cfg.Discovery = &config.Discovery{DNS: "products.internal:" + port, Interval: dur(20 * ms), Scheme: "http", AllowLocal: true}
 			resilient(cfg)
-			c := &chaos{t: t, method: "GET", client: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}}
+			c := &chaos{t: t, method: "GET", client: plainClient()}
 			c.r = newRigWith(t, cfg, f, nil)
 			c.send(20, 2)
 			if mode == "moves" {

@@ -91,32 +91,45 @@ type Budget struct {
 
 	mu     sync.Mutex
 	window Window
+	saved  float64 // what ordinary requests have earned and nobody has spent
 }
+
+// mostSaved is how many extra requests may be saved up. It is few, so that an
+// outage does not begin with what a good day has saved.
+const mostSaved = 10
 
 // Count counts an ordinary request.
 func (b *Budget) Count(now Clock) {
 	b.mu.Lock()
 	b.window.Add(now, Counts{Total: 1})
+	b.saved = min(b.saved+b.Share, mostSaved)
 	b.mu.Unlock()
 }
 
-// Take reports whether an extra request may be made, and counts it.
+// Take reports whether an extra request may be made, and counts it. What comes
+// out of the reserve is paid back before anything else is spent, so that the
+// share holds in the long run as well.
 func (b *Budget) Take(now Clock) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	c := b.window.Sum(now)
-	if c.Bad >= b.Reserve && float64(c.Bad+1) > b.Share*float64(c.Total) {
+	if c.Bad >= b.Reserve && (b.saved < 1 || float64(c.Bad+1) > b.Share*float64(c.Total)) {
 		return false
 	}
-	b.window.Add(now, Counts{Bad: 1})
+	b.spend(now)
 	return true
 }
 
 // Force counts an extra request that is made in any case.
 func (b *Budget) Force(now Clock) {
 	b.mu.Lock()
-	b.window.Add(now, Counts{Bad: 1})
+	b.spend(now)
 	b.mu.Unlock()
+}
+
+func (b *Budget) spend(now Clock) {
+	b.window.Add(now, Counts{Bad: 1})
+	b.saved = max(b.saved-1, -float64(mostSaved+b.Reserve))
 }
 
 // Percentiles knows how long answers take, within an eighth. It remembers
