@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -274,7 +275,7 @@ func scenarios() []scenario {
 		{name: "POST meets a reset", method: "POST", body: "hello", allowed: 5, serve: []func(*peer){polite, func(p *peer) { p.request(); resets(p) }}},
 		{name: "PUT meets a reset", method: "PUT", body: "hello", serve: []func(*peer){polite, func(p *peer) { p.request(); resets(p) }}},
 	}
-	return append(list, lives()...)
+	return slices.Concat(list, lives(), loads())
 }
 
 // lives are the scenarios in which services come and go.
@@ -348,6 +349,12 @@ func lives() []scenario {
 				time.Sleep(10 * ms)
 			}
 		}},
+	}
+}
+
+// loads are the scenarios in which endpoints cannot keep up, or all begin anew.
+func loads() []scenario {
+	return []scenario{
 		{name: "thundering restart", workers: 20, requests: 400, allowed: 20, cfg: func(c *config.Upstream) {
 			c.Retry.Attempts, c.Retry.Backoff = 8, config.Backoff{Base: dur(50 * ms), Max: dur(200 * ms)}
 		}, run: func(c *chaos) {

@@ -345,16 +345,18 @@ func TestRetryStorm(t *testing.T) {
 	}
 }
 
+func hedged(after string) func(c *config.Upstream) {
+	return func(c *config.Upstream) { c.Hedge = &config.Hedge{After: after, Budget: 1} }
+}
+
+func slowly(after time.Duration) func(*http.Request) reply {
+	return func(*http.Request) reply { return reply{after: after, status: 200, body: "late"} }
+}
+
 func TestHedge(t *testing.T) {
-	hedged := func(after string) func(c *config.Upstream) {
-		return func(c *config.Upstream) { c.Hedge = &config.Hedge{After: after, Budget: 1} }
-	}
-	slow := func(after time.Duration) func(*http.Request) reply {
-		return func(*http.Request) reply { return reply{after: after, status: 200, body: "late"} }
-	}
 	t.Run("the second wins", func(t *testing.T) {
 		inLab(t, hedged("100ms"), 2, func(l *lab) {
-			l.set(1, func(h *host) { h.answer = slow(5 * time.Second) })
+			l.set(1, func(h *host) { h.answer = slowly(5 * time.Second) })
 			for range 3 {
 				o := l.get()
 				o.wants(t, 200, "")
@@ -367,8 +369,8 @@ func TestHedge(t *testing.T) {
 	})
 	t.Run("the first wins", func(t *testing.T) {
 		inLab(t, hedged("100ms"), 2, func(l *lab) {
-			l.set(1, func(h *host) { h.answer = slow(300 * ms) })
-			l.set(2, func(h *host) { h.answer = slow(time.Hour) })
+			l.set(1, func(h *host) { h.answer = slowly(300 * ms) })
+			l.set(2, func(h *host) { h.answer = slowly(time.Hour) })
 			o := l.get()
 			o.wants(t, 200, "")
 			if o.body != "late" || o.took != 300*ms || o.endpoint != "10.0.0.1:80" || l.host(2).asked.Load() != 1 {
@@ -379,7 +381,7 @@ func TestHedge(t *testing.T) {
 	t.Run("the first fails, the second is waited for", func(t *testing.T) {
 		inLab(t, hedged("100ms"), 2, func(l *lab) {
 			l.set(1, func(h *host) { h.answer = func(*http.Request) reply { return reply{after: 200 * ms} } })
-			l.set(2, func(h *host) { h.answer = slow(time.Second) })
+			l.set(2, func(h *host) { h.answer = slowly(time.Second) })
 			o := l.get()
 			o.wants(t, 200, "")
 			if o.took != 1100*ms {
@@ -395,10 +397,13 @@ func TestHedge(t *testing.T) {
 			l.get().wants(t, 502, "upstream_reset")
 		})
 	})
+}
+
+func TestHedgesAreBounded(t *testing.T) {
 	t.Run("the client goes", func(t *testing.T) {
 		inLab(t, hedged("100ms"), 2, func(l *lab) {
 			for n := range 2 {
-				l.set(n+1, func(h *host) { h.answer = slow(time.Minute) })
+				l.set(n+1, func(h *host) { h.answer = slowly(time.Minute) })
 			}
 			gone := make(chan struct{})
 			time.AfterFunc(time.Second, func() { close(gone) })
@@ -408,7 +413,7 @@ func TestHedge(t *testing.T) {
 	t.Run("not what may do harm", func(t *testing.T) {
 		inLab(t, hedged("100ms"), 2, func(l *lab) {
 			for n := range 2 {
-				l.set(n+1, func(h *host) { h.answer = slow(time.Second) })
+				l.set(n+1, func(h *host) { h.answer = slowly(time.Second) })
 			}
 			l.ask(request{method: "POST"}).wants(t, 200, "")
 			l.ask(request{method: "PUT", body: "hello"}).wants(t, 200, "")
