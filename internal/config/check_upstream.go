@@ -55,9 +55,6 @@ func (k *checker) service(at string, u *Upstream) {
 		k.warn(at+".queue", "nothing ever waits: no limit is set", "set concurrency.max or connections.max")
 	}
 	k.discovery(at+".discovery", u.Discovery)
-	if t := u.TLS; t != nil && (t.CertFile == "") != (t.KeyFile == "") {
-		k.fault(at+".tls", "of cert_file and key_file one is missing", "give both")
-	}
 }
 
 func (k *checker) retry(at string, r *Retry) {

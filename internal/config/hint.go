@@ -81,10 +81,6 @@ func later(what, word string) bool {
 	switch what {
 	case "Config":
 		words = "consumers groups redis cluster tests"
-	case "Listener":
-		words = "redirect_https protocols tls proxy_protocol protocol upstream"
-	case "scheme":
-		words = "h2c grpc grpcs"
 	case "Route":
 		words = "mirror"
 	case "Match":

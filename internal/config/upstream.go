@@ -194,7 +194,7 @@ type Discovery struct {
 	// Name whose SRV records are endpoints: host, port, weight, and the lower priority first.
 	SRV string `yaml:"srv" example:"_http._tcp.products.internal"`
 	// File with a list of endpoints in the form of endpoints:, read again when it changes.
-	File string `yaml:"file" example:"endpoints.yaml"`
+	File string `yaml:"file" file:"true" example:"endpoints.yaml"`
 	// A service in a Consul catalog; its passing instances are endpoints.
 	Consul *Consul `yaml:"consul"`
 	// A service in Kubernetes; its ready addresses are endpoints.
@@ -234,22 +234,9 @@ type Kubernetes struct {
 	// URL of the API server. Default: that of the cluster the gateway runs in.
 	API string `yaml:"api"`
 	// File with the token. Default: that of the pod's service account.
-	TokenFile string `yaml:"token_file"`
+	TokenFile string `yaml:"token_file" file:"true"`
 	// File with the certificates of the API's authority. Default: that of the pod's service account.
-	CAFile string `yaml:"ca_file"`
-}
-
-// UpstreamTLS is how endpoints with https prove themselves and are proved to.
-// Without it the system's authorities count, and the endpoint's own name.
-type UpstreamTLS struct {
-	// Certificates of the authorities that may have signed an endpoint's certificate, in PEM.
-	CAFile string `yaml:"ca_file" example:"internal.pem"`
-	// Name that the certificate must be for, and that is asked for. Default: the host of the endpoint's URL.
-	ServerName string `yaml:"server_name" example:"products.internal"`
-	// Certificate that the gateway shows, in PEM.
-	CertFile string `yaml:"cert_file" example:"gw.crt"`
-	// Key of that certificate, in PEM.
-	KeyFile string `yaml:"key_file" example:"gw.key"`
+	CAFile string `yaml:"ca_file" file:"true"`
 }
 
 // Key names all settings of an upstream, values of secrets and the zone

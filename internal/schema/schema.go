@@ -200,7 +200,7 @@ func short(t reflect.Type) object {
 	case t == reflect.TypeFor[config.Match]():
 		return text(`/|` + variable)
 	case t == reflect.TypeFor[config.Endpoint]():
-		return text(`^https?://|` + variable)
+		return text(`^(http|https|h2c|grpc|grpcs|tcp)://|` + variable)
 	case t == reflect.TypeFor[config.Balance]():
 		return object{"anyOf": []any{object{"enum": []string{"round_robin", "random", "least_requests", "ewma"}}, text(variable)}}
 	}

@@ -207,7 +207,7 @@ type request struct {
 	client string
 	groups []string
 	cancel <-chan struct{}
-	next   Server
+	next   func(*exchange.Exchange)
 }
 
 func (l *lab) get() outcome { return l.ask(request{}) }

@@ -62,7 +62,7 @@ func TestMirror(t *testing.T) {
 		if body.Load() != "PUT /products shop.example" || len(h) != 2 || h.Get("Accept") != "text/plain" || h.Get("Content-Length") != "5" {
 			t.Errorf("the copy was %v with %v", body.Load(), h)
 		}
-		if l.u.mirrors.Load() != 0 || l.meter.events[Mirrored].Load() != 1 {
+		if l.u.mirrors.Load() != 0 || l.meter.event(Mirrored) != 1 {
 			t.Error("not counted, or not over")
 		}
 	})
@@ -80,7 +80,7 @@ func TestMirrorsAreBounded(t *testing.T) {
 		if n := l.host(1).asked.Load(); n != maxMirrors {
 			t.Errorf("%d copies are under way", n)
 		}
-		if l.meter.events[MirrorDropped].Load() != 50 {
+		if l.meter.event(MirrorDropped) != 50 {
 			t.Error("not counted")
 		}
 		x := exchange.Get()

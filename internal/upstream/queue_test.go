@@ -94,7 +94,7 @@ func TestQueueIsBounded(t *testing.T) {
 				})
 			}
 			wg.Wait()
-			if shed.Load() != 5 || late.Load() != 3 || l.meter.events[Shed].Load() != 8 {
+			if shed.Load() != 5 || late.Load() != 3 || l.meter.event(Shed) != 8 {
 				t.Errorf("%d were refused at once, %d after a second", shed.Load(), late.Load())
 			}
 		})

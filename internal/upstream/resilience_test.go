@@ -65,7 +65,7 @@ func TestChecks(t *testing.T) {
 		if st := l.u.Status().Endpoints[0]; st.State != "unhealthy" || st.Reason != "status 500" {
 			t.Fatalf("%+v", st)
 		}
-		if l.meter.events[FellIll].Load() != 1 {
+		if l.meter.event(FellIll) != 1 {
 			t.Error("not counted")
 		}
 		before := l.host(2).asked.Load()
@@ -79,7 +79,7 @@ func TestChecks(t *testing.T) {
 		}
 		l.set(1, func(h *host) { h.answer = ok200 })
 		time.Sleep(13 * time.Second)
-		if l.state(1) != "healthy" || l.meter.events[GotWell].Load() != 1 {
+		if l.state(1) != "healthy" || l.meter.event(GotWell) != 1 {
 			t.Error("it did not get well")
 		}
 	})
@@ -229,7 +229,7 @@ func TestOutlierIsEjected(t *testing.T) {
 				if st := l.u.Status().Endpoints[1]; st.State != "ejected" || st.Until < 50*time.Second || st.Ejections != 2 {
 					t.Errorf("%+v", st)
 				}
-				if l.meter.events[Ejected].Load() != 2 {
+				if l.meter.event(Ejected) != 2 {
 					t.Error("not counted")
 				}
 			})
@@ -319,7 +319,7 @@ func TestBreaker(t *testing.T) {
 		for range 10 {
 			l.get().wants(t, 200, "")
 		}
-		if st := l.u.Status(); st.Breaker != "closed" || l.meter.events[BreakerOpened].Load() != 1 || l.meter.events[BreakerClosed].Load() != 1 {
+		if st := l.u.Status(); st.Breaker != "closed" || l.meter.event(BreakerOpened) != 1 || l.meter.event(BreakerClosed) != 1 {
 			t.Errorf("%+v", st)
 		}
 	})
@@ -397,10 +397,10 @@ func TestStateOutlivesSettings(t *testing.T) {
 }
 
 func TestFailover(t *testing.T) {
-	next := serverFunc(func(x *exchange.Exchange) {
+	next := func(x *exchange.Exchange) {
 		x.Response.Status = 200
 		x.Response.SetBody([]byte("from the other"))
-	})
+	}
 	inLab(t, func(c *config.Upstream) { checked(nil)(c); breaking(c) }, 1, func(l *lab) {
 		time.Sleep(time.Second)
 		if o := l.ask(request{next: next}); o.body != "hello" {
@@ -422,12 +422,8 @@ func TestFailover(t *testing.T) {
 		if o := l.ask(request{next: next}); o.body != "from the other" || o.attempts != 0 {
 			t.Errorf("%+v", o)
 		}
-		if l.meter.events[FailedOver].Load() != 2 {
+		if l.meter.event(FailedOver) != 2 {
 			t.Error("not counted")
 		}
 	})
 }
-
-type serverFunc func(*exchange.Exchange)
-
-func (f serverFunc) Serve(x *exchange.Exchange) { f(x) }

@@ -338,7 +338,7 @@ func TestRetryStorm(t *testing.T) {
 			if load := float64(n.Load()) / requests; load > 1.2 {
 				t.Errorf("1 of %d failing: the load is %.3f times", every, load)
 			}
-			if l.meter.events[BudgetSpent].Load() == 0 {
+			if l.meter.event(BudgetSpent) == 0 {
 				t.Error("the budget was never spent")
 			}
 		})
@@ -438,7 +438,7 @@ func TestHedgesAreBounded(t *testing.T) {
 			for range 2000 {
 				l.get().wants(t, 200, "")
 			}
-			hedges := l.meter.events[Hedged].Load()
+			hedges := l.meter.event(Hedged)
 			if hedges < 20 || hedges > 100 {
 				t.Errorf("%d of 2000 requests were hedged", hedges)
 			}

@@ -207,7 +207,8 @@ func newRigWith(t testing.TB, cfg *config.Upstream, resolver Resolver, change fu
 type counts struct {
 	opened, failed, closed, idle, tunnels, reused, retried, answers atomic.Int64
 
-	events [numEvents]atomic.Int64
+	mu     sync.Mutex
+	events map[string]int
 }
 
 func (c *counts) Opened(uint32)                   { c.opened.Add(1) }
@@ -218,7 +219,22 @@ func (c *counts) Tunnels(_ uint32, n int)         { c.tunnels.Add(int64(n)) }
 func (c *counts) Reused(uint32)                   { c.reused.Add(1) }
 func (c *counts) Retried(uint32)                  { c.retried.Add(1) }
 func (c *counts) FirstByte(uint32, time.Duration) { c.answers.Add(1) }
-func (c *counts) Event(e Event)                   { c.events[e].Add(1) }
+
+func (c *counts) Event(name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.events == nil {
+		c.events = make(map[string]int)
+	}
+	c.events[name]++
+}
+
+// event returns how often something happened.
+func (c *counts) event(name string) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.events[name]
+}
 
 // handle does what the gateway does around an upstream.
 func (r *rig) handle(x *exchange.Exchange) {

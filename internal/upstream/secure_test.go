@@ -124,18 +124,19 @@ func TestSecureEndpoints(t *testing.T) {
 		client *config.UpstreamTLS
 		code   string
 	}{
-		{"by name", &tls.Config{Certificates: []tls.Certificate{named}}, &config.UpstreamTLS{CAFile: a.file, ServerName: "products.internal"}, ""},
-		{"by address", &tls.Config{Certificates: []tls.Certificate{load(a, "127.0.0.1", nil)}}, &config.UpstreamTLS{CAFile: a.file}, ""},
-		{"TLS 1.2", &tls.Config{Certificates: []tls.Certificate{named}, MaxVersion: tls.VersionTLS12}, &config.UpstreamTLS{CAFile: a.file, ServerName: "products.internal"}, ""},
-		{"TLS 1.1", &tls.Config{Certificates: []tls.Certificate{named}, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}, &config.UpstreamTLS{CAFile: a.file, ServerName: "products.internal"}, "upstream_tls_failed"},
-		{"another name", &tls.Config{Certificates: []tls.Certificate{named}}, &config.UpstreamTLS{CAFile: a.file, ServerName: "other.internal"}, "upstream_tls_failed"},
-		{"another authority", &tls.Config{Certificates: []tls.Certificate{load(other, "products.internal", nil)}}, &config.UpstreamTLS{CAFile: a.file, ServerName: "products.internal"}, "upstream_tls_failed"},
+		{"by name", &tls.Config{Certificates: []tls.Certificate{named}}, &config.UpstreamTLS{Verify: true, CAFile: a.file, ServerName: "products.internal"}, ""},
+		{"by address", &tls.Config{Certificates: []tls.Certificate{load(a, "127.0.0.1", nil)}}, &config.UpstreamTLS{Verify: true, CAFile: a.file}, ""},
+		{"TLS 1.2", &tls.Config{Certificates: []tls.Certificate{named}, MaxVersion: tls.VersionTLS12}, &config.UpstreamTLS{Verify: true, CAFile: a.file, ServerName: "products.internal"}, ""},
+		{"TLS 1.1", &tls.Config{Certificates: []tls.Certificate{named}, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}, &config.UpstreamTLS{Verify: true, CAFile: a.file, ServerName: "products.internal"}, "upstream_tls_failed"},
+		{"another name", &tls.Config{Certificates: []tls.Certificate{named}}, &config.UpstreamTLS{Verify: true, CAFile: a.file, ServerName: "other.internal"}, "upstream_tls_failed"},
+		{"another authority", &tls.Config{Certificates: []tls.Certificate{load(other, "products.internal", nil)}}, &config.UpstreamTLS{Verify: true, CAFile: a.file, ServerName: "products.internal"}, "upstream_tls_failed"},
 		{"the system's authorities", &tls.Config{Certificates: []tls.Certificate{load(a, "127.0.0.1", nil)}}, nil, "upstream_tls_failed"},
-		{"expired", &tls.Config{Certificates: []tls.Certificate{load(a, "127.0.0.1", func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) })}}, &config.UpstreamTLS{CAFile: a.file}, "upstream_tls_failed"},
+		{"not verified", &tls.Config{Certificates: []tls.Certificate{load(other, "other.internal", nil)}}, &config.UpstreamTLS{}, ""},
+		{"expired", &tls.Config{Certificates: []tls.Certificate{load(a, "127.0.0.1", func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) })}}, &config.UpstreamTLS{Verify: true, CAFile: a.file}, "upstream_tls_failed"},
 		{"client's certificate", &tls.Config{Certificates: []tls.Certificate{named}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: mine, MaxVersion: tls.VersionTLS12},
-			&config.UpstreamTLS{CAFile: a.file, ServerName: "products.internal", CertFile: clientCert, KeyFile: clientKey}, ""},
+			&config.UpstreamTLS{Verify: true, CAFile: a.file, ServerName: "products.internal", CertFile: clientCert, KeyFile: clientKey}, ""},
 		{"client's certificate is missing", &tls.Config{Certificates: []tls.Certificate{named}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: mine, MaxVersion: tls.VersionTLS12},
-			&config.UpstreamTLS{CAFile: a.file, ServerName: "products.internal"}, "upstream_tls_failed"},
+			&config.UpstreamTLS{Verify: true, CAFile: a.file, ServerName: "products.internal"}, "upstream_tls_failed"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := secured(t, c.server, hello)
@@ -201,7 +202,7 @@ func TestSecureChecks(t *testing.T) {
 	}
 	s := secured(t, &tls.Config{Certificates: []tls.Certificate{pair}}, hello)
 	cfg := settings("https://" + s.ln.Addr().String())
-	cfg.TLS = &config.UpstreamTLS{CAFile: a.file}
+	cfg.TLS = &config.UpstreamTLS{Verify: true, CAFile: a.file}
 	u, err := prepare("test", cfg, Options{Resolver: static{}})
 	if err != nil {
 		t.Fatal(err)
@@ -233,10 +234,10 @@ func TestFilesOfTLS(t *testing.T) {
 		tls  config.UpstreamTLS
 		want string
 	}{
-		{"no such file", config.UpstreamTLS{CAFile: filepath.Join(a.dir, "none.pem")}, "none.pem"},
-		{"no certificate", config.UpstreamTLS{CAFile: key}, "no certificate"},
-		{"no such key", config.UpstreamTLS{CertFile: cert, KeyFile: filepath.Join(a.dir, "none.key")}, "none.key"},
-		{"another's key", config.UpstreamTLS{CertFile: cert, KeyFile: wrong}, "gateway.crt"},
+		{"no such file", config.UpstreamTLS{Verify: true, CAFile: filepath.Join(a.dir, "none.pem")}, "none.pem"},
+		{"no certificate", config.UpstreamTLS{Verify: true, CAFile: key}, "no certificate"},
+		{"no such key", config.UpstreamTLS{Verify: true, CertFile: cert, KeyFile: filepath.Join(a.dir, "none.key")}, "none.key"},
+		{"another's key", config.UpstreamTLS{Verify: true, CertFile: cert, KeyFile: wrong}, "gateway.crt"},
 	} {
 		cfg := settings("https://10.0.0.1")
 		cfg.TLS = &c.tls

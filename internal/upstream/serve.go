@@ -9,9 +9,6 @@ import (
 	"gatehouse.dev/gatehouse/internal/upstream/health"
 )
 
-// Server serves an exchange: an Upstream is one.
-type Server interface{ Serve(x *exchange.Exchange) }
-
 // Serve asks the service and fills in x.Response, whose Body must be closed, or
 // fails x. An answer of status 101 has a Body that is an exchange.Tunnel.
 //
@@ -21,16 +18,16 @@ type Server interface{ Serve(x *exchange.Exchange) }
 // settings to say.
 func (u *Upstream) Serve(x *exchange.Exchange) { u.serve(x) }
 
-// ServeOr is Serve, and has next serve what this upstream cannot: no endpoint
-// is healthy or can be reached, or the breaker is open. Nothing of the request
+// ServeOr is Serve, and calls next for what this upstream cannot serve: no
+// endpoint is healthy or can be reached, or the breaker is open. Nothing of the request
 // was sent then.
-func (u *Upstream) ServeOr(x *exchange.Exchange, next Server) {
+func (u *Upstream) ServeOr(x *exchange.Exchange, next func(*exchange.Exchange)) {
 	if u.serve(x) || x.Problem == nil || x.Problem.Side == exchange.SideClient {
 		return
 	}
 	u.meter.Event(FailedOver)
 	x.Problem = nil
-	next.Serve(x)
+	next(x)
 }
 
 // call is one exchange on its way through an upstream.
@@ -240,5 +237,3 @@ func (c *call) next(e *endpoint, s *set) *endpoint {
 	}
 	return c.retry()
 }
-
-var _ Server = (*Upstream)(nil)
