@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"errors"
+	"fmt"
 	"strconv"
 	"strings"
 	"sync"
@@ -148,7 +149,7 @@ func (r *race) second() {
 	r.mu.Unlock()
 	r.u.meter.Event(Hedged)
 	y.Upstream.Name, y.Upstream.Endpoint = r.u.name, e.address
-	cn, f := e.serve(y, r.limits)
+	cn, f := e.guarded(y, r.limits)
 
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -166,6 +167,18 @@ func (r *race) second() {
 	if r.over {
 		exchange.Put(y)
 	}
+}
+
+// guarded is serve on a goroutine that has nobody else to catch a panic: it
+// must harm this request only.
+func (e *endpoint) guarded(y *exchange.Exchange, l *h1.ResponseLimits) (cn *conn, f *failure) {
+	defer func() {
+		if v := recover(); v != nil {
+			e.u.log.Error("a panic while a request was sent a second time", "upstream", e.u.name, "panic", v)
+			cn, f = nil, &failure{problem: reset.With(fmt.Errorf("panic: %v", v))}
+		}
+	}()
+	return e.serve(y, l)
 }
 
 // copyOf returns an exchange that asks for the same without a body, and that

@@ -71,6 +71,11 @@ func (u *Upstream) Mirror(x *exchange.Exchange, secret func(*exchange.Field) boo
 // mirror sends a copy and throws the answer away.
 func (u *Upstream) mirror(y *exchange.Exchange) {
 	defer u.mirrors.Add(-1)
+	defer func() {
+		if v := recover(); v != nil { // it must harm this copy only
+			u.log.Error("a panic while a copy of a request was sent", "upstream", u.name, "panic", v)
+		}
+	}()
 	t := time.AfterFunc(mirrorTime, func() { y.Cancel(errMirrorTime) })
 	u.Serve(y)
 	for n := 0; y.Problem == nil && n < mirrorRead; {

@@ -250,6 +250,16 @@ func TestReadsRetryAfter(t *testing.T) {
 	})
 }
 
+func FuzzRetryAfter(f *testing.F) {
+	f.Add("120")
+	f.Add("Wed, 21 Oct 2015 07:28:00 GMT")
+	f.Fuzz(func(t *testing.T, value string) {
+		if d := retryAfter(value); d < 0 {
+			t.Errorf("%q: %v", value, d)
+		}
+	})
+}
+
 // The total holds for all attempts together, and the service is told what is
 // left of it.
 func TestDeadline(t *testing.T) {
