@@ -66,7 +66,18 @@ proxyproto < !net/http
 
 # What leaves the gateway. Routes and policies are not its business: it gets
 # an exchange and gives an answer.
-upstream < exchange wire h1 h2 proxyproto config observe
+upstream < exchange wire h1 h2 proxyproto config observe upstream/*
+
+# Choosing among endpoints is arithmetic: it is tested and measured alone.
+upstream/balance < 
+
+# Judging endpoints and requests is arithmetic over time: it is tested alone,
+# under virtual time.
+upstream/health < 
+
+# Where endpoints are found: clients of other systems' APIs, which know no
+# exchange.
+upstream/discover < config
 
 # Certificates and what is known of clients by them. Who listens, and what runs
 # over TLS, is not its business. net/http is there for the ACME library alone.

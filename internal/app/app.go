@@ -77,10 +77,11 @@ func New(source Source, version string, stderr io.Writer) (*App, error) {
 	a.metrics = observe.NewMetrics(cfg.Observe.Metrics)
 	a.sweeper = wire.NewSweeper()
 	a.certs = certs.New(certs.Options{Log: a.log.Logger})
+	memory := upstream.NewMemory()
 	a.gateway = gateway.New(gateway.Deps{
 		Log: a.log.Logger, Metrics: a.metrics, Service: a.service, Challenge: a.certs.HTTPChallenge,
 		Upstream: func(name string, cfg *config.Upstream) (gateway.Upstream, error) {
-			return upstream.New(name, cfg, upstream.Options{Sweeper: a.sweeper, Log: a.log.Logger, Meter: a.metrics.Upstream(name)})
+			return upstream.New(name, cfg, upstream.Options{Sweeper: a.sweeper, Log: a.log.Logger, Meter: a.metrics.Upstream(name), Memory: memory})
 		},
 	})
 	a.front = front.New(front.Options{

@@ -38,7 +38,7 @@ func TestShortestFile(t *testing.T) {
 		t.Errorf("route: %+v", r)
 	}
 	u := cfg.Upstream(r.Upstream)
-	if u == nil || len(u.Endpoints) != 1 || u.Endpoints[0].URL != r.Upstream || u.Endpoints[0].Weight != 1 || u.Balance != "round_robin" {
+	if u == nil || len(u.Endpoints) != 1 || u.Endpoints[0].URL != r.Upstream || u.Endpoints[0].Weight != 1 || u.Balance.Algorithm != "round_robin" {
 		t.Errorf("upstream: %+v", u)
 	}
 	if cfg.Upstream("nobody") != nil {

@@ -35,6 +35,7 @@ type Exchange struct {
 	mu       sync.Mutex
 	waiting  Interrupter
 	canceled error
+	diverted error
 }
 
 // Client is what is known of the sender. One Client serves all exchanges of a
@@ -145,7 +146,7 @@ func Put(x *Exchange) {
 		x.render = nil
 	}
 	x.mu.Lock()
-	x.waiting, x.canceled = nil, nil
+	x.waiting, x.canceled, x.diverted = nil, nil, nil
 	x.mu.Unlock()
 	pool.Put(x)
 }
@@ -191,19 +192,43 @@ var ErrClientGone = errors.New("client closed the connection")
 type Interrupter interface{ Interrupt() }
 
 // Bind says what the exchange is about to wait on, nil when it stops waiting.
-// It returns the reason when the exchange has been cancelled. Between Bind(i)
+// It returns the reason when the exchange has been cancelled or diverted. Between Bind(i)
 // and Bind(nil), and at no other time, i may be interrupted.
 func (x *Exchange) Bind(i Interrupter) error {
 	x.mu.Lock()
 	x.waiting = i
 	err := x.canceled
+	if err == nil {
+		err = x.diverted
+	}
 	x.mu.Unlock()
 	return err
 }
 
+// Divert wakes what the exchange waits on, and keeps it from waiting for
+// anything else, until Rejoin: another goroutine has what it waits for. The
+// caller knows that the exchange has not been put back. Who is woken cannot
+// tell it from an interruption without a reason.
+func (x *Exchange) Divert(cause error) {
+	x.mu.Lock()
+	x.diverted = cause
+	if x.waiting != nil {
+		x.waiting.Interrupt()
+	}
+	x.mu.Unlock()
+}
+
+// Rejoin ends the effect of Divert. Only the exchange's own goroutine calls
+// it.
+func (x *Exchange) Rejoin() {
+	x.mu.Lock()
+	x.diverted = nil
+	x.mu.Unlock()
+}
+
 // Cancel says that nobody waits for the answer any more and wakes what the
-// exchange waits on. It is the only method that another goroutine may call,
-// and only while it knows that the exchange has not been put back.
+// exchange waits on. It and Divert are the only methods that another goroutine
+// may call, and only while it knows that the exchange has not been put back.
 func (x *Exchange) Cancel(cause error) {
 	x.mu.Lock()
 	if x.canceled == nil {

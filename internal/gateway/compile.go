@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"runtime/debug"
@@ -165,27 +164,32 @@ func (c *compiler) rewrite(path string, r *config.Rewrite, names []string) *rewr
 	return w
 }
 
-// upstream returns the live upstream of a name or URL. Its key holds all its
-// settings: with the same settings it outlasts the reload, with its pools.
+// upstream returns the live upstream of a name or URL, with the one that serves
+// instead where there is one. Its key holds all its settings: with the same
+// settings it outlasts the reload, with its pools.
 func (c *compiler) upstream(path, name string) Upstream {
 	cfg := c.cfg.Upstream(name)
 	if cfg == nil {
 		c.fault(path, fmt.Sprintf("upstream %q is not defined", name), "")
 		return nil
 	}
-	settings, err := json.Marshal(cfg)
-	if err != nil {
-		c.fault(path, fmt.Sprintf("upstream %q: %v", name, err), "")
-		return nil
-	}
-	v, err := c.g.keep.get("upstream "+name+" "+string(settings), func() (any, error) {
+	v, err := c.g.keep.get("upstream "+name+" "+cfg.Key(), func() (any, error) {
 		return c.g.deps.Upstream(name, cfg)
 	})
 	if err != nil {
 		c.fault(path, fmt.Sprintf("upstream %q: %v", name, err), "")
 		return nil
 	}
-	return v.(Upstream)
+	first := v.(Upstream)
+	if cfg.Failover == "" {
+		return first
+	}
+	// Decoding saw to it that nobody comes to serve instead of himself.
+	next := c.upstream(path, cfg.Failover)
+	if next == nil {
+		return nil
+	}
+	return &failover{first, next}
 }
 
 // plans builds the plan of every route on every listener. Listeners without

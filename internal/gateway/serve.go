@@ -21,6 +21,9 @@ import (
 type Upstream interface {
 	// Serve asks the service and fills in x.Response, or fails x.
 	Serve(x *exchange.Exchange)
+	// ServeOr is Serve, and calls next for what the service cannot serve at
+	// present and of which nothing was sent.
+	ServeOr(x *exchange.Exchange, next func(*exchange.Exchange))
 	// Retire says that no further snapshot uses the upstream. Exchanges that
 	// already hold an older snapshot may still call Serve.
 	Retire()

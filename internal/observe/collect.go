@@ -36,6 +36,7 @@ var (
 	descUpstreamFailed      = desc("upstream_connection_failures_total", "Connections that could not be established.", "upstream")
 	descUpstreamReused      = desc("upstream_connections_reused_total", "Requests that went out on a kept connection.", "upstream")
 	descUpstreamRetried     = desc("upstream_retries_total", "Requests that were sent again.", "upstream")
+	descUpstreamEvents      = desc("upstream_events_total", "What seldom happens on the way to an upstream.", "upstream", "event")
 	descUpstreamFirstByte   = desc("upstream_first_byte_seconds", "Time from the first byte of a request sent to the head of its answer.", "upstream")
 
 	descReloads   = desc("config_reloads_total", "Configurations that were applied, the first one too, or were not.", "result")
@@ -54,7 +55,7 @@ func (c *collector) Describe(out chan<- *prometheus.Desc) {
 		descRequests, descDuration, descInFlight, descReceived, descSent, descProblems,
 		descConnections, descAccepted, descHandshakes, descRefused, descPassed,
 		descUpstreamConnections, descUpstreamIdle, descUpstreamTunnels, descUpstreamOpened,
-		descUpstreamFailed, descUpstreamReused, descUpstreamRetried, descUpstreamFirstByte,
+		descUpstreamFailed, descUpstreamReused, descUpstreamRetried, descUpstreamEvents, descUpstreamFirstByte,
 		descReloads, descReloaded, descSucceeded, descConfig,
 		descLogWritten, descLogDropped, descLogErrors,
 	} {
@@ -188,8 +189,14 @@ func (u *Upstream) collect(s sink) {
 		tunnels += c.tunnels.Load()
 		firstByte.add(&c.firstByte)
 	})
-	if opened+failed == 0 && u.name == other {
+	u.mu.Lock()
+	events := maps.Clone(u.events)
+	u.mu.Unlock()
+	if opened+failed == 0 && len(events) == 0 && u.name == other {
 		return
+	}
+	for name, n := range events {
+		s.count(descUpstreamEvents, n, u.name, name)
 	}
 	// A connection may be counted and closed by different shards, so that a
 	// sum read meanwhile can be off by those in between.

@@ -1,6 +1,7 @@
 package observe
 
 import (
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -51,6 +52,17 @@ func (l *Listener) Moved(shard uint32, received, sent int64) {
 type Upstream struct {
 	name  string
 	parts sharded[upstreamCounts]
+
+	mu     sync.Mutex
+	events map[string]int
+}
+
+// Event counts something that seldom happens. The upstream has a fixed set of
+// names.
+func (u *Upstream) Event(name string) {
+	u.mu.Lock()
+	u.events[name]++
+	u.mu.Unlock()
 }
 
 type upstreamCounts struct {
@@ -62,7 +74,7 @@ type upstreamCounts struct {
 }
 
 func newUpstream(name string) *Upstream {
-	return &Upstream{name: name, parts: newSharded[upstreamCounts]()}
+	return &Upstream{name: name, parts: newSharded[upstreamCounts](), events: make(map[string]int)}
 }
 
 // Opened counts a connection that was established.

@@ -6,6 +6,7 @@ import (
 
 	"gatehouse.dev/gatehouse/internal/exchange"
 	"gatehouse.dev/gatehouse/internal/proxyproto"
+	"gatehouse.dev/gatehouse/internal/upstream/balance"
 	"gatehouse.dev/gatehouse/internal/wire"
 )
 
@@ -13,18 +14,47 @@ import (
 // returns it, or fails x. An endpoint that cannot be reached is passed over as
 // it is for requests. The caller joins or closes what it gets.
 func (u *Upstream) Connect(x *exchange.Exchange) exchange.Tunnel {
-	var c *conn
-	u.each(x, func(e *endpoint) (p *exchange.Problem, next bool) {
-		c, p, next = e.connect(x)
-		return p, next
-	})
-	if c == nil {
-		return nil
+	x.Upstream.Name = u.name
+	s := u.live.Load()
+	if len(s.members) == 0 {
+		if s = u.await(x); s == nil {
+			return nil
+		}
 	}
-	c.shard = x.Client.Shard
-	x.Upstream.Attempts++
-	x.Times.Sent = exchange.Now()
-	return &passage{c: c}
+	var key uint64
+	if u.key != nil {
+		key = u.key(x)
+	}
+	var tried []*balance.Load
+	for slow := 0; slow < maxSlow && len(tried) < maxPassed; {
+		e := s.pick(key, u.key != nil, tried)
+		if e == nil {
+			break
+		}
+		x.Upstream.Endpoint = e.address
+		e.begin()
+		c, f := e.connect(x)
+		if f == nil {
+			x.Problem = nil
+			c.shard = x.Client.Shard
+			x.Upstream.Attempts++
+			x.Times.Sent = exchange.Now()
+			return &passage{c: c}
+		}
+		e.end()
+		x.Problem = f.problem
+		if f.why != connect && f.why != full {
+			return nil
+		}
+		if f.problem.Code == connectTimeout.Code {
+			slow++
+		}
+		tried = append(tried, &e.record.load)
+	}
+	if x.Problem == nil {
+		x.Fail(&unavailable)
+	}
+	return nil
 }
 
 // passage is the upstream's half of a connection that is passed on.
@@ -39,6 +69,7 @@ func (p *passage) Next() ([]byte, error) { return nil, io.EOF }
 // Close closes a connection that was not joined.
 func (p *passage) Close() error {
 	p.c.close()
+	p.c.e.end()
 	return nil
 }
 
@@ -53,7 +84,7 @@ func (p *passage) Join(x *exchange.Exchange, client exchange.Stream) error {
 		err = errors.Join(p.join(x, client, nil, nil, u.limits.Idle), x.Bind(nil))
 	}
 	if errors.Is(err, wire.ErrTimeout) {
-		err = silent.With(err)
+		err = passageIdle.With(err)
 	}
 	if err != nil {
 		// The other ends must not take what they got for complete.
@@ -63,6 +94,7 @@ func (p *passage) Join(x *exchange.Exchange, client exchange.Stream) error {
 		}
 	}
 	p.c.close()
+	p.c.e.end()
 	return errors.Join(err, client.Close())
 }
 

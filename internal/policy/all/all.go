@@ -4,6 +4,7 @@ package all
 import (
 	"gatehouse.dev/gatehouse/internal/policy"
 	"gatehouse.dev/gatehouse/internal/policy/accesslog"
+	"gatehouse.dev/gatehouse/internal/policy/fault"
 	"gatehouse.dev/gatehouse/internal/policy/headers"
 	"gatehouse.dev/gatehouse/internal/policy/requestid"
 	"gatehouse.dev/gatehouse/internal/policy/websocket"
@@ -21,6 +22,7 @@ func Catalog() *policy.Catalog {
 
 		// transform
 		headers.Kind(), // what goes on is changed when everything has been decided
+		fault.Kind(),   // last before the upstream, whose faults it imitates
 
 		// report
 		accesslog.Kind(), // last: it tells what all others did
