@@ -217,7 +217,7 @@ func TestUpstreamTimeouts(t *testing.T) {
 		l.FirstByte = 50 * time.Millisecond
 		k, _, u := upstream(t, l)
 		x := newExchange("GET", "/")
-		if err := <-trip(t, k, x); err != wire.ErrTimeout {
+		if err := <-trip(t, k, x); !errors.Is(err, wire.ErrTimeout) {
 			t.Error(err)
 		}
 		u.until("reset 1 CANCEL")
@@ -237,7 +237,7 @@ func TestUpstreamTimeouts(t *testing.T) {
 		if err := <-done; err != nil {
 			t.Fatal(err)
 		}
-		if _, err := readAnswer(x); err != wire.ErrTimeout {
+		if _, err := readAnswer(x); !errors.Is(err, wire.ErrTimeout) {
 			t.Error(err)
 		}
 		x.Response.Body.Close()
@@ -255,7 +255,7 @@ func TestUpstreamTimeouts(t *testing.T) {
 		if err := <-done; err != nil {
 			t.Fatal(err)
 		}
-		if got, err := readAnswer(x); err != wire.ErrTimeout || got != "half" {
+		if got, err := readAnswer(x); !errors.Is(err, wire.ErrTimeout) || got != "half" {
 			t.Error(got, err)
 		}
 		x.Response.Body.Close()
@@ -266,7 +266,7 @@ func TestUpstreamTimeouts(t *testing.T) {
 		k, _, _ := upstream(t, l, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 10})
 		x := newExchange("POST", "/")
 		x.Request.Body, x.Request.Length = exchange.Bytes(make([]byte, 1<<20)), 1<<20
-		if err := <-trip(t, k, x); err != wire.ErrTimeout {
+		if err := <-trip(t, k, x); !errors.Is(err, wire.ErrTimeout) {
 			t.Error(err)
 		}
 	})
@@ -278,7 +278,7 @@ func TestCancel(t *testing.T) {
 		x := newExchange("GET", "/")
 		if when == "before" {
 			x.Cancel(exchange.ErrClientGone)
-			if err := <-trip(t, k, x); err != exchange.ErrClientGone {
+			if err := <-trip(t, k, x); !errors.Is(err, exchange.ErrClientGone) {
 				t.Error(when, err)
 			}
 			continue
@@ -300,13 +300,13 @@ func TestCancel(t *testing.T) {
 			read := make(chan error)
 			go func() { _, err := x.Response.Body.Next(); read <- err }()
 			x.Cancel(exchange.ErrClientGone)
-			if err := <-read; err != exchange.ErrClientGone {
+			if err := <-read; !errors.Is(err, exchange.ErrClientGone) {
 				t.Error(when, err)
 			}
 			x.Response.Body.Close()
 		} else {
 			x.Cancel(exchange.ErrClientGone)
-			if err := <-done; err != exchange.ErrClientGone {
+			if err := <-done; !errors.Is(err, exchange.ErrClientGone) {
 				t.Error(when, err)
 			}
 		}

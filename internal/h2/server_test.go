@@ -226,7 +226,7 @@ func TestServerEnds(t *testing.T) {
 		if _, err := r.c.Do(req); err == nil {
 			t.Error("no error")
 		}
-		if err := <-r.canceled; err != exchange.ErrClientGone {
+		if err := <-r.canceled; !errors.Is(err, exchange.ErrClientGone) {
 			t.Error(err)
 		}
 	})

@@ -1,6 +1,7 @@
 package h2
 
 import (
+	"errors"
 	"io"
 	"net"
 	"strings"
@@ -214,7 +215,7 @@ func TestStalledReader(t *testing.T) {
 			c.request(1, true, simple...)
 			c.wants(t, "headers 1 :status=200", "reset 1 INTERNAL_ERROR")
 			within(t, start, l.IdleTimeout)
-			if err := <-broken; err != wire.ErrTimeout {
+			if err := <-broken; !errors.Is(err, wire.ErrTimeout) {
 				t.Error(err)
 			}
 		})
@@ -237,7 +238,7 @@ func TestStalledReader(t *testing.T) {
 					}
 				}
 			})
-			if err := <-broken; err != wire.ErrTimeout {
+			if err := <-broken; !errors.Is(err, wire.ErrTimeout) {
 				t.Error(err)
 			}
 			close(stop)
