@@ -41,11 +41,7 @@ func (c *timed) read() {
 
 func (c *timed) wants(t *testing.T, want ...string) {
 	t.Helper()
-	for _, w := range want {
-		if got := <-c.frames; got != w {
-			t.Fatalf("%q, want %q", got, w)
-		}
-	}
+	expect(t, func() string { return <-c.frames }, want...)
 }
 
 // inTime runs a test under virtual time, with one connection to a server.
