@@ -54,7 +54,9 @@ func inTime(t *testing.T, l *Limits, handler func(*exchange.Exchange), f func(t 
 		served := make(chan struct{})
 		go func() {
 			defer close(served)
-			s.Serve(wire.New(there, sweeper), &exchange.Client{})
+			wc := wire.New(there, sweeper)
+			wc.SetTimeout(time.Second) // of whoever had it before
+			s.Serve(wc, &exchange.Client{})
 		}()
 		c := &timed{raw: newRaw(t, here), frames: make(chan string, 10000)}
 		f(t, c, s)
