@@ -353,3 +353,73 @@ func TestPlaces(t *testing.T) {
 	o.gone = make(chan struct{})
 	close(o.gone)
 }
+
+// TestUpstreamFloods trusts an upstream no more than a client.
+func TestUpstreamFloods(t *testing.T) {
+	for name, flood := range map[string]func(u *raw, i int) error{
+		"pings":    func(u *raw, _ int) error { return u.fr.WritePing(false, [8]byte{}) },
+		"settings": func(u *raw, _ int) error { return u.fr.WriteSettings() },
+		"updates":  func(u *raw, _ int) error { return u.fr.WriteWindowUpdate(0, 1) },
+		"unknown":  func(u *raw, _ int) error { return u.fr.WriteRawFrame(0xbb, 0, 0, nil) },
+		"empty data": func(u *raw, i int) error {
+			if i == 0 {
+				return u.request(1, false, ok...)
+			}
+			return u.fr.WriteData(1, false, nil)
+		},
+		"continuation": func(u *raw, i int) error {
+			if i == 0 {
+				return u.fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: u.fields(ok...)})
+			}
+			return u.fr.WriteContinuation(1, false, nil)
+		},
+		"references": func(u *raw, i int) error {
+			if i == 0 {
+				return u.request(1, false, append(ok, "x-big", strings.Repeat("z", 3900))...)
+			}
+			block := []byte{}
+			for range 12000 {
+				block = append(block, 0x80|62) // the newest entry of the table
+			}
+			return u.fr.WriteHeaders(headersParam(uint32(2*i+1), block))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			k, o, u := upstream(t, responseLimits())
+			x := newExchange("GET", "/")
+			done := trip(t, k, x)
+			u.until("headers 1 end")
+			reading := make(chan bool)
+			go func() {
+				defer close(reading)
+				for {
+					if got := u.next(); got == "end" || strings.HasPrefix(got, "goaway") {
+						u.nc.Close()
+						return
+					}
+				}
+			}()
+			before, i := heap(), 0
+			for ; i < 300000 && flood(u, i) == nil; i++ {
+				if i == 5000 {
+					if grown := heap() - before; grown > 4<<20 {
+						t.Errorf("%d bytes more", grown)
+					}
+				}
+			}
+			if i == 300000 {
+				t.Error("was not stopped")
+			}
+			<-reading
+			if err := <-done; err == nil {
+				if _, err := readAnswer(x); err == nil {
+					t.Error("answer is whole")
+				}
+				x.Response.Body.Close()
+			}
+			<-o.gone
+			o.gone = make(chan struct{})
+			close(o.gone)
+		})
+	}
+}
