@@ -204,6 +204,13 @@ func (c *Client) Shut() {
 	c.flushAside()
 }
 
+// Cut ends the connection and all that it carries.
+func (c *Client) Cut() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.hangUp(errShut)
+}
+
 // The methods of role.
 
 func (c *Client) lastSeen() uint32 { return 0 }

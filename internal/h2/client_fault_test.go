@@ -217,7 +217,7 @@ func TestUpstreamTimeouts(t *testing.T) {
 		l.FirstByte = 50 * time.Millisecond
 		k, _, u := upstream(t, l)
 		x := newExchange("GET", "/")
-		if err := <-trip(t, k, x); err != wire.ErrTimeout {
+		if err := <-trip(t, k, x); !errors.Is(err, wire.ErrTimeout) {
 			t.Error(err)
 		}
 		u.until("reset 1 CANCEL")
@@ -237,7 +237,7 @@ func TestUpstreamTimeouts(t *testing.T) {
 		if err := <-done; err != nil {
 			t.Fatal(err)
 		}
-		if _, err := readAnswer(x); err != wire.ErrTimeout {
+		if _, err := readAnswer(x); !errors.Is(err, wire.ErrTimeout) {
 			t.Error(err)
 		}
 		x.Response.Body.Close()
@@ -255,7 +255,7 @@ func TestUpstreamTimeouts(t *testing.T) {
 		if err := <-done; err != nil {
 			t.Fatal(err)
 		}
-		if got, err := readAnswer(x); err != wire.ErrTimeout || got != "half" {
+		if got, err := readAnswer(x); !errors.Is(err, wire.ErrTimeout) || got != "half" {
 			t.Error(got, err)
 		}
 		x.Response.Body.Close()
@@ -266,7 +266,7 @@ func TestUpstreamTimeouts(t *testing.T) {
 		k, _, _ := upstream(t, l, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 10})
 		x := newExchange("POST", "/")
 		x.Request.Body, x.Request.Length = exchange.Bytes(make([]byte, 1<<20)), 1<<20
-		if err := <-trip(t, k, x); err != wire.ErrTimeout {
+		if err := <-trip(t, k, x); !errors.Is(err, wire.ErrTimeout) {
 			t.Error(err)
 		}
 	})
@@ -278,7 +278,7 @@ func TestCancel(t *testing.T) {
 		x := newExchange("GET", "/")
 		if when == "before" {
 			x.Cancel(exchange.ErrClientGone)
-			if err := <-trip(t, k, x); err != exchange.ErrClientGone {
+			if err := <-trip(t, k, x); !errors.Is(err, exchange.ErrClientGone) {
 				t.Error(when, err)
 			}
 			continue
@@ -300,13 +300,13 @@ func TestCancel(t *testing.T) {
 			read := make(chan error)
 			go func() { _, err := x.Response.Body.Next(); read <- err }()
 			x.Cancel(exchange.ErrClientGone)
-			if err := <-read; err != exchange.ErrClientGone {
+			if err := <-read; !errors.Is(err, exchange.ErrClientGone) {
 				t.Error(when, err)
 			}
 			x.Response.Body.Close()
 		} else {
 			x.Cancel(exchange.ErrClientGone)
-			if err := <-done; err != exchange.ErrClientGone {
+			if err := <-done; !errors.Is(err, exchange.ErrClientGone) {
 				t.Error(when, err)
 			}
 		}
@@ -352,4 +352,74 @@ func TestPlaces(t *testing.T) {
 	u.until("end")
 	o.gone = make(chan struct{})
 	close(o.gone)
+}
+
+// TestUpstreamFloods trusts an upstream no more than a client.
+func TestUpstreamFloods(t *testing.T) {
+	for name, flood := range map[string]func(u *raw, i int) error{
+		"pings":    func(u *raw, _ int) error { return u.fr.WritePing(false, [8]byte{}) },
+		"settings": func(u *raw, _ int) error { return u.fr.WriteSettings() },
+		"updates":  func(u *raw, _ int) error { return u.fr.WriteWindowUpdate(0, 1) },
+		"unknown":  func(u *raw, _ int) error { return u.fr.WriteRawFrame(0xbb, 0, 0, nil) },
+		"empty data": func(u *raw, i int) error {
+			if i == 0 {
+				return u.request(1, false, ok...)
+			}
+			return u.fr.WriteData(1, false, nil)
+		},
+		"continuation": func(u *raw, i int) error {
+			if i == 0 {
+				return u.fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: u.fields(ok...)})
+			}
+			return u.fr.WriteContinuation(1, false, nil)
+		},
+		"references": func(u *raw, i int) error {
+			if i == 0 {
+				return u.request(1, false, append(ok, "x-big", strings.Repeat("z", 3900))...)
+			}
+			block := []byte{}
+			for range 12000 {
+				block = append(block, 0x80|62) // the newest entry of the table
+			}
+			return u.fr.WriteHeaders(headersParam(uint32(2*i+1), block))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			k, o, u := upstream(t, responseLimits())
+			x := newExchange("GET", "/")
+			done := trip(t, k, x)
+			u.until("headers 1 end")
+			reading := make(chan bool)
+			go func() {
+				defer close(reading)
+				for {
+					if got := u.next(); got == "end" || strings.HasPrefix(got, "goaway") {
+						u.nc.Close()
+						return
+					}
+				}
+			}()
+			before, i := heap(), 0
+			for ; i < 300000 && flood(u, i) == nil; i++ {
+				if i == 5000 {
+					if grown := heap() - before; grown > 4<<20 {
+						t.Errorf("%d bytes more", grown)
+					}
+				}
+			}
+			if i == 300000 {
+				t.Error("was not stopped")
+			}
+			<-reading
+			if err := <-done; err == nil {
+				if _, err := readAnswer(x); err == nil {
+					t.Error("answer is whole")
+				}
+				x.Response.Body.Close()
+			}
+			<-o.gone
+			o.gone = make(chan struct{})
+			close(o.gone)
+		})
+	}
 }

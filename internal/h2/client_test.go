@@ -55,9 +55,7 @@ func dialClient(t testing.TB, address string, l *ResponseLimits) (*Client, *owne
 	o := newOwner()
 	c := NewClient(wire.New(nc, s), "http", l, o)
 	t.Cleanup(func() {
-		c.mu.Lock()
-		c.hangUp(errCut)
-		c.mu.Unlock()
+		c.Cut()
 		<-o.gone
 		s.Close()
 	})

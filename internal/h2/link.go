@@ -107,6 +107,8 @@ type role interface {
 
 func (l *link) begin(c *wire.Conn, r role, resets int) {
 	l.c, l.role = c, r
+	c.SetLimit(0)
+	c.SetTimeout(0) // the deadlines are ours
 	l.streams = make(map[uint32]*stream)
 	l.changed.L = &l.mu
 	l.sendWindow, l.peerWindow, l.peerFrame = defaultWindow, defaultWindow, maxFrame

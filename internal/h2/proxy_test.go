@@ -232,7 +232,7 @@ func TestNoTunnel(t *testing.T) {
 	x := newExchange("GET", "/")
 	x.Request.Upgrade = "websocket"
 	done := trip(t, k, x)
-	if err := <-done; err != ErrNoTunnel {
+	if err := <-done; !errors.Is(err, ErrNoTunnel) {
 		t.Error(err)
 	}
 	if k.Take() {

@@ -107,7 +107,7 @@ func (l *link) stray(id uint32, t http2.FrameType) error {
 		return protocolError(fmt.Sprintf("%v on an idle stream", t))
 	}
 	ours, known := l.closed.find(id)
-	if t == http2.FrameWindowUpdate || t == http2.FrameRSTStream || ours {
+	if t == http2.FrameWindowUpdate || t == http2.FrameRSTStream || ours || t == http2.FrameData && !known {
 		return l.guard.chatter(1) // it may have been on its way
 	}
 	if t == http2.FrameHeaders && !known {
