@@ -109,6 +109,9 @@ func (c *Client) RoundTrip(x *exchange.Exchange, host string, last bool) error {
 		return err
 	}
 	c.conn.SetLimit(c.limits.Request)
+	if d := c.limits.Request; d > 0 {
+		x.Times.Due = exchange.Now() + int64(d)
+	}
 	if err := c.ask(host, last); err != nil {
 		return c.failed(err)
 	}
@@ -407,6 +410,7 @@ func (c *Client) end(complete bool) {
 	}
 	sent := c.pump.stop()
 	c.x.Request.Lent = false
+	c.x.Times.Due = 0
 	// What Cancel says from here on does not concern this connection.
 	_ = c.x.Bind(nil)
 	reusable := complete && sent && !c.closes && c.r == c.w
