@@ -48,6 +48,10 @@ type Client struct {
 	Port     string         // the listener's port in decimal, "" for a unix socket
 	TLS      *TLS           // nil on a plain connection
 	Shard    uint32         // spreads counters; any value will do
+
+	// ForwardCert says that services are told the certificate of TLS.Peer, in
+	// the field Client-Cert (RFC 9440).
+	ForwardCert bool
 }
 
 // Who is the identity that authentication found.

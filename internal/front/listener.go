@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"gatehouse.dev/gatehouse/internal/certs"
 	"gatehouse.dev/gatehouse/internal/config"
 	"gatehouse.dev/gatehouse/internal/exchange"
 	"gatehouse.dev/gatehouse/internal/observe"
@@ -51,8 +52,9 @@ type engine interface {
 	// start serves a connection on goroutines of its own and calls ended when
 	// it has been closed. It takes connections while it drains, too.
 	start(nc net.Conn, client *exchange.Client, ended func())
-	// limit gives the engine new limits, for running connections too.
-	limit(config.Limits)
+	// configure gives the engine new settings: limits hold for running
+	// connections too, certificates for new ones. set is nil without TLS.
+	configure(cfg *config.Listener, set *certs.Set)
 	// drain makes connections end as soon as they have nothing in flight.
 	drain()
 	// cut ends all connections at once.
@@ -118,18 +120,18 @@ func abandoned(path string) bool {
 }
 
 // configure gives the listener new settings. Limits change for running
-// connections too; a change of who is trusted, or of the engine, ends them as
-// soon as they have nothing in flight.
-func (l *listener) configure(cfg *config.Listener) {
+// connections too; a change of who is trusted, of the protocols, or of what
+// clients have to show ends them as soon as they have nothing in flight.
+func (l *listener) configure(cfg *config.Listener, set *certs.Set) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	old := l.settings.Load()
 	s := &settings{cfg: cfg, meter: l.o.Metrics.Listener(cfg.Name)}
 	if old != nil && same(old.cfg, cfg) {
 		s.engine = old.engine
-		s.engine.limit(cfg.Limits)
+		s.engine.configure(cfg, set)
 	} else {
-		s.engine = newEngine(cfg, l.o)
+		s.engine = newEngine(cfg, set, l.o, s.meter)
 	}
 	l.settings.Store(s)
 	if old != nil && old.engine != s.engine {
@@ -139,14 +141,25 @@ func (l *listener) configure(cfg *config.Listener) {
 }
 
 func same(a, b *config.Listener) bool {
-	return a.Name == b.Name && a.Engine == b.Engine && slices.Equal(a.TrustedProxies, b.TrustedProxies)
+	if a.Name != b.Name || a.Engine != b.Engine || !slices.Equal(a.TrustedProxies, b.TrustedProxies) {
+		return false
+	}
+	for _, version := range []string{"http1", "http2", "http3", "h2c"} {
+		if a.Speaks(version) != b.Speaks(version) {
+			return false
+		}
+	}
+	if a.TLS == nil || b.TLS == nil {
+		return a.TLS == b.TLS
+	}
+	return a.TLS.ClientAuth == b.TLS.ClientAuth && a.TLS.MinVersion == b.TLS.MinVersion
 }
 
-func newEngine(cfg *config.Listener, o *Options) engine {
+func newEngine(cfg *config.Listener, set *certs.Set, o *Options, meter *observe.Listener) engine {
 	if cfg.Engine == "std" {
-		return newStd(cfg.Limits, o)
+		return newStd(cfg, set, o, meter)
 	}
-	return newNative(cfg.Limits, o)
+	return newNative(cfg, set, o, meter)
 }
 
 // serve begins to accept connections.

@@ -60,6 +60,7 @@ type Snapshot struct {
 	variants  map[string]int // listener name to the index of its plans; others use 0
 	routed    [][]*plan      // by variant, then by route
 	unmatched []*plan        // by variant: for requests that no route takes
+	plainly   *plainly
 }
 
 // find cleans the request, matches it and returns its plan. A request that
@@ -79,6 +80,10 @@ func (s *Snapshot) find(x *exchange.Exchange) *plan {
 		return s.plans(x, failEnd{badPath.With(err)})
 	}
 	r.Path = path
+	if p := s.plainly.plan(x); p != nil {
+		x.Route.Name, x.Route.Index = p.route, -1
+		return p
+	}
 	switch m := s.table.Match(r, &x.Route); m.Kind {
 	case router.Found:
 		return s.routed[s.variant(x)][x.Route.Index]

@@ -25,6 +25,7 @@ var (
 
 	descConnections = desc("listener_connections", "Connections that are open.", "listener")
 	descAccepted    = desc("listener_connections_total", "Connections that were accepted.", "listener")
+	descHandshakes  = desc("listener_tls_handshakes_total", "TLS handshakes that succeeded, or failed.", "listener", "result")
 
 	descUpstreamConnections = desc("upstream_connections", "Connections that are open.", "upstream")
 	descUpstreamIdle        = desc("upstream_connections_idle", "Connections that are open and wait for a request.", "upstream")
@@ -49,7 +50,7 @@ var (
 func (c *collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descRequests, descDuration, descInFlight, descReceived, descSent, descProblems,
-		descConnections, descAccepted,
+		descConnections, descAccepted, descHandshakes,
 		descUpstreamConnections, descUpstreamIdle, descUpstreamTunnels, descUpstreamOpened,
 		descUpstreamFailed, descUpstreamReused, descUpstreamRetried, descUpstreamFirstByte,
 		descReloads, descReloaded, descSucceeded, descConfig,
@@ -144,8 +145,10 @@ func (r *Route) collect(s sink) {
 }
 
 func (l *Listener) collect(s sink) {
-	var opened, closed uint64
+	var opened, closed, secured, unsecured uint64
 	l.parts.each(func(c *listenerCounts) {
+		secured += c.secured.Load()
+		unsecured += c.unsecured.Load()
 		closed += c.closed.Load()
 		opened += c.opened.Load()
 	})
@@ -154,6 +157,10 @@ func (l *Listener) collect(s sink) {
 	}
 	s.gauge(descConnections, int(opened)-int(closed), l.name)
 	s.count(descAccepted, int(opened), l.name)
+	if secured+unsecured > 0 {
+		s.count(descHandshakes, int(secured), l.name, "ok")
+		s.count(descHandshakes, int(unsecured), l.name, "failed")
+	}
 }
 
 func (u *Upstream) collect(s sink) {

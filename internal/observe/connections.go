@@ -12,8 +12,9 @@ type Listener struct {
 }
 
 type listenerCounts struct {
-	opened, closed atomic.Uint64
-	_              [64]byte
+	opened, closed     atomic.Uint64
+	secured, unsecured atomic.Uint64
+	_                  [64]byte
 }
 
 func newListener(name string) *Listener {
@@ -25,6 +26,12 @@ func (l *Listener) Opened(shard uint32) { l.parts.at(shard).opened.Add(1) }
 
 // Closed counts the end of one that was accepted.
 func (l *Listener) Closed(shard uint32) { l.parts.at(shard).closed.Add(1) }
+
+// Secured counts a TLS handshake that succeeded.
+func (l *Listener) Secured(shard uint32) { l.parts.at(shard).secured.Add(1) }
+
+// Unsecured counts one that failed.
+func (l *Listener) Unsecured(shard uint32) { l.parts.at(shard).unsecured.Add(1) }
 
 // Upstream counts what happens on the way to one upstream. Its methods neither
 // block nor allocate; shard spreads the counters, and any value will do.
