@@ -101,6 +101,11 @@ type Times struct {
 	Sent      int64 // the request began to go to the upstream
 	FirstByte int64 // the head of the upstream's answer was read
 	End       int64 // the answer was written, or given up
+
+	// Due is when the upstream's answer must have passed through, zero while
+	// nothing limits that. It ends writing as well: a client that does not
+	// read would otherwise keep the upstream's connection.
+	Due int64
 }
 
 var (
