@@ -33,6 +33,11 @@ wire < !net/http
 # fuzzable, without the rest; net/http is its oracle in tests.
 h1 < exchange wire !net/http
 
+# The other protocol that we speak ourselves, by the same rule. The Framer and
+# HPACK bring net/http along as a dependency of their package; nothing of it is
+# used.
+h2 < exchange wire !net/http
+
 # Support for tests of h1 and of whoever speaks it.
 h1/* < exchange wire h1
 

@@ -79,6 +79,8 @@ type Limits struct {
 	HeaderTimeout Duration `yaml:"header_timeout" min:"100ms" max:"1h"`
 	// Longest time that a connection may be idle between requests, and that reading a body or writing an answer may make no progress.
 	IdleTimeout Duration `yaml:"idle_timeout" min:"100ms" max:"24h"`
+	// Requests in flight at once on one connection of HTTP/2 or HTTP/3; more are refused until others end.
+	Streams int `yaml:"streams" min:"1" max:"10000"`
 	// Slowest pace at which a client may send a body, measured after its first 5 seconds; then 408. 0 means no limit.
 	BodyMinRate Rate `yaml:"body_min_rate"`
 	// Requests on one connection before it is closed. 0 means no limit.

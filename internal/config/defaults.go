@@ -46,6 +46,7 @@ func (l *Limits) Defaults() {
 	*l = Limits{
 		HeaderBytes:      32 << 10,
 		Headers:          100,
+		Streams:          128,
 		Body:             10 << 20,
 		HeaderTimeout:    Duration(10 * time.Second),
 		IdleTimeout:      Duration(60 * time.Second),

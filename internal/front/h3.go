@@ -4,8 +4,10 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"maps"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -59,13 +61,23 @@ const (
 	h3Farewell = 250 * time.Millisecond
 )
 
-// openUDP opens the socket of HTTP/3 at the address of a listener's TCP one.
-func openUDP(tcp net.Addr) (*net.UDPConn, error) {
-	a, ok := tcp.(*net.TCPAddr)
+// h3settingsOf is what a configuration means to the engine.
+func h3settingsOf(cfg *config.Listener, set *certs.Set, m *observe.Metrics) *h3settings {
+	return &h3settings{cfg, set, m.Listener(cfg.Name), engineLimits(cfg.Limits)}
+}
+
+// openH3 opens a UDP socket at the address of a listener's TCP one. Nothing is
+// accepted before serve.
+func openH3(l *listener, s *h3settings) (*h3, error) {
+	a, ok := l.ln.Addr().(*net.TCPAddr)
 	if !ok {
 		return nil, errors.New("http3 needs an address with a port")
 	}
-	return net.ListenUDP("udp", &net.UDPAddr{IP: a.IP, Port: a.Port, Zone: a.Zone})
+	pc, err := net.ListenUDP("udp", &net.UDPAddr{IP: a.IP, Port: a.Port, Zone: a.Zone})
+	if err != nil {
+		return nil, err
+	}
+	return newH3(l, pc, s)
 }
 
 // newH3 takes over a UDP socket.
@@ -129,7 +141,20 @@ func (h *h3) serve() {
 	})
 }
 
-func (h *h3) configure(s *h3settings) { h.now.Store(s) }
+// configure gives the engine new settings. Unless they are the same in what a
+// connection began with, running ones end as soon as they have nothing in
+// flight.
+func (h *h3) configure(s *h3settings, same bool) {
+	h.now.Store(s)
+	if same {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for k := range h.conns {
+		k.drain()
+	}
+}
 
 // connection serves one connection until it has ended.
 func (h *h3) connection(conn *quic.Conn) {
@@ -144,7 +169,9 @@ func (h *h3) connection(conn *quic.Conn) {
 	k := &h3conn{h: h, conn: conn, client: h.l.describe(conn.RemoteAddr(), conn.LocalAddr(), s.cfg)}
 	k.server = &http3.Server{Handler: k, MaxHeaderBytes: s.limits.HeaderBytes, IdleTimeout: s.limits.IdleTimeout}
 	h.l.begin3()
+	defer h.l.end3()
 	s.meter.Opened(k.client.Shard)
+	defer s.meter.Closed(k.client.Shard)
 	h.mu.Lock()
 	h.conns[k] = struct{}{}
 	late := h.draining
@@ -154,11 +181,10 @@ func (h *h3) connection(conn *quic.Conn) {
 	}
 	// The reason why a connection ended is its client's business.
 	_ = k.server.ServeQUICConn(conn)
+	k.end() // it was not served when draining had begun
 	h.mu.Lock()
 	delete(h.conns, k)
 	h.mu.Unlock()
-	s.meter.Closed(k.client.Shard)
-	h.l.end3()
 }
 
 // close stops accepting. Running connections are not touched.
@@ -171,16 +197,23 @@ func (h *h3) close() {
 // closes the socket.
 func (h *h3) drain() {
 	h.mu.Lock()
+	again := h.draining
 	h.draining = true
 	for k := range h.conns {
 		k.drain()
 	}
 	h.mu.Unlock()
+	if again {
+		return
+	}
 	go func() {
 		h.over.Wait()
 		h.cancel()
 		_ = h.transport.Close()
 		_ = h.transport.Conn.Close()
+		h.l.mu.Lock()
+		delete(h.l.quics, h)
+		h.l.mu.Unlock()
 	}()
 }
 
@@ -255,7 +288,7 @@ func (k *h3conn) enter() (c *exchange.Client, early bool) {
 	}
 	state := k.conn.ConnectionState().TLS
 	set := *k.client
-	set.TLS = certs.Facts(&state)
+	set.TLS, set.ForwardCert = certs.Facts(&state), k.h.now.Load().set.ForwardsClientCert()
 	if !early {
 		k.facts = &set
 	}
@@ -283,3 +316,47 @@ func (k *h3conn) isDraining() bool {
 }
 
 var _ http.Handler = (*h3conn)(nil)
+
+// configureQUIC begins, changes or ends HTTP/3 on a listener. The caller has
+// l.mu.
+func (l *listener) configureQUIC(cfg *config.Listener, set *certs.Set, fresh *h3, same bool) {
+	switch speaks := cfg.Speaks("http3"); {
+	case fresh != nil:
+		l.quic = fresh
+		l.quics[fresh] = struct{}{}
+		fresh.serve()
+	case speaks && l.quic != nil:
+		l.quic.configure(h3settingsOf(cfg, set, l.o.Metrics), same)
+	case l.quic != nil:
+		l.quic.close()
+		l.quic.drain()
+		l.quic = nil
+	}
+}
+
+// room3 tells whether the listener may have one more connection.
+func (l *listener) room3() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	most := l.settings.Load().cfg.Limits.Connections
+	return !l.closed && (most == 0 || l.total < most)
+}
+
+func (l *listener) begin3() {
+	l.mu.Lock()
+	l.total++
+	l.mu.Unlock()
+}
+
+func (l *listener) end3() {
+	l.mu.Lock()
+	l.total--
+	l.room.Broadcast()
+	l.mu.Unlock()
+}
+
+func (l *listener) running3() []*h3 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Collect(maps.Keys(l.quics))
+}

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"gatehouse.dev/gatehouse/internal/certs"
 	"gatehouse.dev/gatehouse/internal/config"
 	"gatehouse.dev/gatehouse/internal/exchange"
 	"gatehouse.dev/gatehouse/internal/h1"
@@ -27,11 +28,11 @@ type passer struct {
 
 func newPasser(cfg *config.Listener, o *Options) *passer {
 	e := &passer{o: o, tls: cfg.Protocol == "tls", conns: make(map[*passed]struct{})}
-	e.limit(cfg.Limits)
+	e.configure(cfg, nil)
 	return e
 }
 
-func (e *passer) limit(l config.Limits) { e.limits.Store(&l) }
+func (e *passer) configure(cfg *config.Listener, _ *certs.Set) { e.limits.Store(&cfg.Limits) }
 
 // drain leaves connections alone: nobody can tell from outside when nothing is
 // in flight. They end by themselves, or are cut.

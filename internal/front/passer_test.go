@@ -187,7 +187,8 @@ func TestProxyHeader(t *testing.T) {
 				{"\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00", "127.0.0.1", "", true},
 			} {
 				k := r.dial(t)
-				k.send(c.header + simple)
+				k.bare(c.header) // TLS begins after it
+				k.send(simple)
 				got := <-seen
 				if c.port == "" {
 					_, c.port, _ = net.SplitHostPort(r.address)
@@ -198,18 +199,20 @@ func TestProxyHeader(t *testing.T) {
 			}
 			for _, in := range []string{simple, "PROXY TCP4 1 2 3 4\r\n" + simple, "PROXY "} {
 				k := r.dial(t)
-				k.send(in)
+				k.bare(in)
 				if in == "PROXY " {
-					k.closeWrite()
+					if err := k.tcp().CloseWrite(); err != nil {
+						t.Error(err)
+					}
 				}
-				if b, _ := io.ReadAll(k.r); len(b) > 0 {
+				if b, _ := io.ReadAll(k.tcp()); len(b) > 0 {
 					t.Errorf("%q got %q", in, b)
 				}
 			}
 			r.apply(with(cfg, func(l *config.Listener) { l.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")} }))
 			k := r.dial(t)
-			k.send("PROXY TCP4 198.51.100.7 203.0.113.1 4000 443\r\n" + simple)
-			if b, _ := io.ReadAll(k.r); len(b) > 0 {
+			k.bare("PROXY TCP4 198.51.100.7 203.0.113.1 4000 443\r\n" + simple)
+			if b, _ := io.ReadAll(k.tcp()); len(b) > 0 {
 				t.Errorf("somebody who is not trusted got %q", b)
 			}
 		})

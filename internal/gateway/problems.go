@@ -22,6 +22,10 @@ var (
 		Status: 400, Code: "bad_path", Side: exchange.SideClient,
 		Detail: "The path of the request is not valid.",
 	}
+	noHost = exchange.Problem{
+		Status: 400, Code: "no_host", Side: exchange.SideClient,
+		Detail: "The request names no host to be redirected to.",
+	}
 	bodyTooLarge = exchange.Problem{
 		Status: 413, Code: "body_too_large", Side: exchange.SideClient, Close: true,
 		Detail: "The request body is larger than a policy of this route can examine.",

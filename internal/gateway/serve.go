@@ -32,6 +32,8 @@ type Deps struct {
 	Metrics  *observe.Metrics
 	Upstream func(name string, cfg *config.Upstream) (Upstream, error)
 	Service  func(name string) any // what policies may ask for by name; may be nil
+	// Challenge answers an ACME authority's question about a host; may be nil.
+	Challenge func(host, path string) (answer string, ok bool)
 }
 
 // Gateway serves exchanges from its current snapshot.
@@ -230,6 +232,9 @@ func (g *Gateway) send(x *exchange.Exchange) {
 	if t, ok := r.Body.(exchange.Tunnel); ok && r.Status == 101 {
 		tunnel(x, t)
 		return
+	}
+	if x.Client.AltSvc != "" {
+		r.Header.SetKnown(exchange.AltSvc, x.Client.AltSvc)
 	}
 	if err := x.Down.WriteHead(x); err != nil {
 		gone(x, err)

@@ -89,10 +89,11 @@ type Client struct {
 	scheme string
 
 	nextID  uint32
-	taken   int   // places that are in use
-	since   int64 // when the last one was given back, in exchange.Now's time
-	left    bool  // Gone was, or is being, called
-	probing bool  // a PING is to show whether somebody is there
+	taken   int             // places that are in use
+	since   int64           // when the last one was given back, in exchange.Now's time
+	left    bool            // Gone was, or is being, called
+	probing bool            // a PING is to show whether somebody is there
+	spare   exchange.Header // memory for the next answer
 }
 
 // NewClient begins a connection over one that nothing was sent on. scheme is

@@ -51,89 +51,95 @@ func trip(t *testing.T, c *Client, x *exchange.Exchange) <-chan error {
 	return done
 }
 
+var ok = []string{":status", "200"}
+
+func isMalformed(err error) bool { var m Malformed; return errors.As(err, &m) }
+func isLost(err error) bool      { return errors.Is(err, ErrNoAnswer) && !Unsent(err) }
+func isUnsent(err error) bool {
+	return Unsent(err) && !Refused(err) && errors.Is(err, ErrNoAnswer)
+}
+func isRefused(err error) bool { return Unsent(err) && Refused(err) }
+func isCut(err error) bool     { return errors.Is(err, ErrCut) }
+
+var upstreamFaults = []struct {
+	name string
+	do   func(u *raw)
+	head func(error) bool // of RoundTrip's error, nil for none
+	body func(error) bool // of the body's, nil for none
+}{
+	{"no status", func(u *raw) { u.request(1, true, "x-a", "b") }, isMalformed, nil},
+	{"status of four digits", func(u *raw) { u.request(1, true, ":status", "2000") }, isMalformed, nil},
+	{"status 101", func(u *raw) { u.request(1, false, ":status", "101") }, isMalformed, nil},
+	{"interim answer that ends", func(u *raw) { u.request(1, true, ":status", "103") }, isMalformed, nil},
+	{"method of an answer", func(u *raw) { u.request(1, true, ":method", "GET", ":status", "200") }, isMalformed, nil},
+	{"name in upper case", func(u *raw) { u.request(1, true, ":status", "200", "X-A", "b") }, isMalformed, nil},
+	{"value with CRLF", func(u *raw) { u.request(1, true, ":status", "200", "x-a", "b\r\nc: d") }, isMalformed, nil},
+	{"connection field", func(u *raw) { u.request(1, true, ":status", "200", "connection", "close") }, isMalformed, nil},
+	{"length twice", func(u *raw) { u.request(1, false, ":status", "200", "content-length", "1", "content-length", "1") }, isMalformed, nil},
+	{"fields in number", func(u *raw) {
+		u.request(1, true, append(ok, strings.Fields(strings.Repeat("x-a b ", 200))...)...)
+	}, isMalformed, nil},
+	{"interim answers without end", func(u *raw) {
+		for range 1000 {
+			if u.request(1, false, ":status", "103") != nil {
+				return
+			}
+		}
+	}, isMalformed, nil},
+	{"body before the head", func(u *raw) { u.fr.WriteData(1, true, []byte("x")) }, isMalformed, nil},
+	{"reset", func(u *raw) { u.fr.WriteRSTStream(1, http2.ErrCodeInternal) }, isLost, nil},
+	{"refused", func(u *raw) { u.fr.WriteRSTStream(1, http2.ErrCodeRefusedStream) }, isRefused, nil},
+	{"going away before it", func(u *raw) { u.fr.WriteGoAway(0, http2.ErrCodeNo, nil) }, isRefused, nil},
+	{"closed", func(u *raw) { u.nc.Close() }, isUnsent, nil},
+	{"nonsense", func(u *raw) { io.WriteString(u.nc, "HTTP/1.1 400 Bad Request\r\n\r\n") }, isUnsent, nil},
+	{"push", func(u *raw) { u.fr.WritePushPromise(http2PushParam(1, u.fields(simple...))) }, isUnsent, nil},
+	{"going away after it", func(u *raw) {
+		u.fr.WriteGoAway(1, http2.ErrCodeNo, nil)
+		u.request(1, false, ok...)
+		u.fr.WriteData(1, true, []byte("whole"))
+	}, nil, nil},
+	{"cut by a reset", func(u *raw) {
+		u.request(1, false, ok...)
+		u.fr.WriteData(1, false, []byte("half"))
+		u.fr.WriteRSTStream(1, http2.ErrCodeInternal)
+	}, nil, isCut},
+	{"cut by the end", func(u *raw) {
+		u.request(1, false, ok...)
+		u.fr.WriteData(1, false, []byte("half"))
+		u.nc.Close()
+	}, nil, isCut},
+	{"shorter than it says", func(u *raw) {
+		u.request(1, false, ":status", "200", "content-length", "10")
+		u.fr.WriteData(1, true, []byte("half"))
+	}, nil, isMalformed},
+	{"longer than it says", func(u *raw) {
+		u.request(1, false, ":status", "200", "content-length", "2")
+		u.fr.WriteData(1, true, []byte("half"))
+	}, nil, isMalformed},
+	{"body of status 204", func(u *raw) {
+		u.request(1, false, ":status", "204")
+		u.fr.WriteData(1, true, []byte("half"))
+	}, nil, isMalformed},
+	{"trailer without end", func(u *raw) {
+		u.request(1, false, ok...)
+		u.request(1, false, "x-a", "b")
+	}, nil, isMalformed},
+	{"status as a trailer", func(u *raw) {
+		u.request(1, false, ok...)
+		u.request(1, true, ":status", "200")
+	}, nil, isMalformed},
+	{"more than the window", func(u *raw) {
+		u.request(1, false, ok...)
+		for range 8 {
+			u.fr.WriteData(1, false, make([]byte, maxFrame))
+		}
+		// Now nothing comes any more that could be wrong.
+		u.until("reset 1 FLOW_CONTROL_ERROR")
+	}, nil, isMalformed},
+}
+
 func TestUpstreamFaults(t *testing.T) {
-	ok := []string{":status", "200"}
-	isMalformed := func(err error) bool { var m Malformed; return errors.As(err, &m) }
-	isLost := func(err error) bool { return errors.Is(err, ErrNoAnswer) && !Unsent(err) }
-	isUnsent := func(err error) bool { return Unsent(err) && !Refused(err) && errors.Is(err, ErrNoAnswer) }
-	isRefused := func(err error) bool { return Unsent(err) && Refused(err) }
-	isCut := func(err error) bool { return errors.Is(err, ErrCut) }
-	for _, c := range []struct {
-		name string
-		do   func(u *raw)
-		head func(error) bool // of RoundTrip's error, nil for none
-		body func(error) bool // of the body's, nil for none
-	}{
-		{"no status", func(u *raw) { u.request(1, true, "x-a", "b") }, isMalformed, nil},
-		{"status of four digits", func(u *raw) { u.request(1, true, ":status", "2000") }, isMalformed, nil},
-		{"status 101", func(u *raw) { u.request(1, false, ":status", "101") }, isMalformed, nil},
-		{"interim answer that ends", func(u *raw) { u.request(1, true, ":status", "103") }, isMalformed, nil},
-		{"method of an answer", func(u *raw) { u.request(1, true, ":method", "GET", ":status", "200") }, isMalformed, nil},
-		{"name in upper case", func(u *raw) { u.request(1, true, ":status", "200", "X-A", "b") }, isMalformed, nil},
-		{"value with CRLF", func(u *raw) { u.request(1, true, ":status", "200", "x-a", "b\r\nc: d") }, isMalformed, nil},
-		{"connection field", func(u *raw) { u.request(1, true, ":status", "200", "connection", "close") }, isMalformed, nil},
-		{"length twice", func(u *raw) { u.request(1, false, ":status", "200", "content-length", "1", "content-length", "1") }, isMalformed, nil},
-		{"fields in number", func(u *raw) {
-			u.request(1, true, append(ok, strings.Fields(strings.Repeat("x-a b ", 200))...)...)
-		}, isMalformed, nil},
-		{"interim answers without end", func(u *raw) {
-			for range 1000 {
-				if u.request(1, false, ":status", "103") != nil {
-					return
-				}
-			}
-		}, isMalformed, nil},
-		{"body before the head", func(u *raw) { u.fr.WriteData(1, true, []byte("x")) }, isMalformed, nil},
-		{"reset", func(u *raw) { u.fr.WriteRSTStream(1, http2.ErrCodeInternal) }, isLost, nil},
-		{"refused", func(u *raw) { u.fr.WriteRSTStream(1, http2.ErrCodeRefusedStream) }, isRefused, nil},
-		{"going away before it", func(u *raw) { u.fr.WriteGoAway(0, http2.ErrCodeNo, nil) }, isRefused, nil},
-		{"closed", func(u *raw) { u.nc.Close() }, isUnsent, nil},
-		{"nonsense", func(u *raw) { io.WriteString(u.nc, "HTTP/1.1 400 Bad Request\r\n\r\n") }, isUnsent, nil},
-		{"push", func(u *raw) { u.fr.WritePushPromise(http2PushParam(1, u.fields(simple...))) }, isUnsent, nil},
-		{"going away after it", func(u *raw) {
-			u.fr.WriteGoAway(1, http2.ErrCodeNo, nil)
-			u.request(1, false, ok...)
-			u.fr.WriteData(1, true, []byte("whole"))
-		}, nil, nil},
-		{"cut by a reset", func(u *raw) {
-			u.request(1, false, ok...)
-			u.fr.WriteData(1, false, []byte("half"))
-			u.fr.WriteRSTStream(1, http2.ErrCodeInternal)
-		}, nil, isCut},
-		{"cut by the end", func(u *raw) {
-			u.request(1, false, ok...)
-			u.fr.WriteData(1, false, []byte("half"))
-			u.nc.Close()
-		}, nil, isCut},
-		{"shorter than it says", func(u *raw) {
-			u.request(1, false, ":status", "200", "content-length", "10")
-			u.fr.WriteData(1, true, []byte("half"))
-		}, nil, isMalformed},
-		{"longer than it says", func(u *raw) {
-			u.request(1, false, ":status", "200", "content-length", "2")
-			u.fr.WriteData(1, true, []byte("half"))
-		}, nil, isMalformed},
-		{"body of status 204", func(u *raw) {
-			u.request(1, false, ":status", "204")
-			u.fr.WriteData(1, true, []byte("half"))
-		}, nil, isMalformed},
-		{"trailer without end", func(u *raw) {
-			u.request(1, false, ok...)
-			u.request(1, false, "x-a", "b")
-		}, nil, isMalformed},
-		{"status as a trailer", func(u *raw) {
-			u.request(1, false, ok...)
-			u.request(1, true, ":status", "200")
-		}, nil, isMalformed},
-		{"more than the window", func(u *raw) {
-			u.request(1, false, ok...)
-			for range 8 {
-				u.fr.WriteData(1, false, make([]byte, maxFrame))
-			}
-			// Now nothing comes any more that could be wrong.
-			u.until("reset 1 FLOW_CONTROL_ERROR")
-		}, nil, isMalformed},
-	} {
+	for _, c := range upstreamFaults {
 		t.Run(c.name, func(t *testing.T) {
 			k, o, u := upstream(t, responseLimits())
 			x := newExchange("GET", "/")

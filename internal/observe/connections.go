@@ -13,6 +13,7 @@ type Listener struct {
 
 type listenerCounts struct {
 	opened, closed, failed atomic.Uint64
+	secured, unsecured     atomic.Uint64
 	received, sent         atomic.Int64
 	_                      [64]byte
 }
@@ -26,6 +27,12 @@ func (l *Listener) Opened(shard uint32) { l.parts.at(shard).opened.Add(1) }
 
 // Closed counts the end of one that was accepted.
 func (l *Listener) Closed(shard uint32) { l.parts.at(shard).closed.Add(1) }
+
+// Secured counts a TLS handshake that succeeded.
+func (l *Listener) Secured(shard uint32) { l.parts.at(shard).secured.Add(1) }
+
+// Unsecured counts one that failed.
+func (l *Listener) Unsecured(shard uint32) { l.parts.at(shard).unsecured.Add(1) }
 
 // Failed counts a connection that was refused before it was served, could not
 // be passed on, or broke while it was.
