@@ -50,6 +50,7 @@ type Client struct {
 	Listener string         // name of the listener that took the connection
 	Port     string         // the listener's port in decimal, "" for a unix socket
 	TLS      *TLS           // nil on a plain connection
+	AltSvc   string         // what the client's answers say in Alt-Svc (RFC 7838), "" for nothing
 	Shard    uint32         // spreads counters; any value will do
 
 	// ForwardCert says that services are told the certificate of TLS.Peer, in
