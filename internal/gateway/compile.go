@@ -227,7 +227,9 @@ func (c *compiler) plans() {
 		c.listeners[i] = c.compileAll(fmt.Sprintf("listeners[%d].policies", i), l.Policies)
 		c.variant(top, c.listeners[i], routes)
 	}
-	c.s.plainly = c.plainly(top)
+	if !c.cfg.Partial() { // it has no faults of its own to find
+		c.s.plainly = c.plainly(top)
+	}
 }
 
 func (c *compiler) variant(top, listener []compiled, routes [][]compiled) {
