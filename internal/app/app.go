@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"gatehouse.dev/gatehouse/internal/admin"
+	"gatehouse.dev/gatehouse/internal/certs"
 	"gatehouse.dev/gatehouse/internal/config"
 	"gatehouse.dev/gatehouse/internal/front"
 	"gatehouse.dev/gatehouse/internal/gateway"
@@ -51,6 +52,7 @@ type App struct {
 	log     *observe.Log
 	metrics *observe.Metrics
 	sweeper *wire.Sweeper
+	certs   *certs.Store
 	gateway *gateway.Gateway
 	front   *front.Front
 	ready   atomic.Bool
@@ -74,15 +76,16 @@ func New(source Source, version string, stderr io.Writer) (*App, error) {
 	a.log = observe.NewLog(cfg.Observe.Log, stderr)
 	a.metrics = observe.NewMetrics(cfg.Observe.Metrics)
 	a.sweeper = wire.NewSweeper()
+	a.certs = certs.New(certs.Options{Log: a.log.Logger})
 	memory := upstream.NewMemory()
 	a.gateway = gateway.New(gateway.Deps{
-		Log: a.log.Logger, Metrics: a.metrics, Service: a.service,
+		Log: a.log.Logger, Metrics: a.metrics, Service: a.service, Challenge: a.certs.HTTPChallenge,
 		Upstream: func(name string, cfg *config.Upstream) (gateway.Upstream, error) {
 			return upstream.New(name, cfg, upstream.Options{Sweeper: a.sweeper, Log: a.log.Logger, Meter: a.metrics.Upstream(name), Memory: memory})
 		},
 	})
 	a.front = front.New(front.Options{
-		Handler: a.gateway.Serve, Refused: a.gateway.Refused,
+		Handler: a.gateway.Serve, Refused: a.gateway.Refused, Pass: a.gateway.Pass,
 		Metrics: a.metrics, Log: a.log.Logger, Sweeper: a.sweeper,
 	})
 	a.mu.Lock()
@@ -151,8 +154,16 @@ func (a *App) apply(cfg *config.Config, faults config.Faults) config.Faults {
 		undo()
 		return faults
 	}
-	change, err := a.front.Prepare(cfg.Listeners)
+	pairs, more := a.certs.Prepare(cfg)
+	faults = append(faults, more...)
+	if pairs == nil {
+		pending.Discard()
+		undo()
+		return faults
+	}
+	change, err := a.front.Prepare(cfg.Listeners, pairs.Set)
 	if err != nil {
+		pairs.Discard()
 		pending.Discard()
 		undo()
 		var where *front.Error
@@ -165,6 +176,7 @@ func (a *App) apply(cfg *config.Config, faults config.Faults) config.Faults {
 	adm, err := a.openAdmin(cfg.Admin)
 	if err != nil {
 		change.Discard()
+		pairs.Discard()
 		pending.Discard()
 		undo()
 		return fail("admin.address", err)
@@ -172,6 +184,7 @@ func (a *App) apply(cfg *config.Config, faults config.Faults) config.Faults {
 
 	pending.Commit()
 	change.Commit()
+	pairs.Commit()
 	if a.admin != adm {
 		a.admin.Close()
 		a.admin = adm
@@ -251,6 +264,7 @@ func (a *App) Close(ctx context.Context) {
 	cancel()
 	a.front.Drain(ctx)
 	a.gateway.Close()
+	a.certs.Close()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.admin != nil {

@@ -86,8 +86,11 @@ func (k *checker) passing(at string, l *Listener, used map[string]bool) {
 		key string
 		set bool
 	}{
-		{"protocols", l.Protocols != nil}, {"tls", l.TLS != nil}, {"redirect_https", l.RedirectHTTPS},
-		{"policies", len(l.Policies) > 0}, {"routes", l.Protocol == "tcp" && l.Routes != nil},
+		{"protocols", l.Protocols != nil},
+		{"tls", l.TLS != nil},
+		{"redirect_https", l.RedirectHTTPS},
+		{"policies", len(l.Policies) > 0},
+		{"routes", l.Protocol == "tcp" && l.Routes != nil},
 	} {
 		if e.set {
 			k.fault(at+"."+e.key, e.key+" has no effect on a listener with protocol "+l.Protocol, "remove it")

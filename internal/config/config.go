@@ -81,6 +81,8 @@ type Limits struct {
 	HeaderTimeout Duration `yaml:"header_timeout" min:"100ms" max:"1h"`
 	// Longest time that a connection may be idle between requests, and that reading a body or writing an answer may make no progress.
 	IdleTimeout Duration `yaml:"idle_timeout" min:"100ms" max:"24h"`
+	// Requests in flight at once on one connection of HTTP/2 or HTTP/3; more are refused until others end.
+	Streams int `yaml:"streams" min:"1" max:"10000"`
 	// Slowest pace at which a client may send a body, measured after its first 5 seconds; then 408. 0 means no limit.
 	BodyMinRate Rate `yaml:"body_min_rate"`
 	// Requests on one connection before it is closed. 0 means no limit.
@@ -123,6 +125,8 @@ type Upstream struct {
 	Concurrency *Concurrency `yaml:"concurrency"`
 	// TLS to https and grpcs endpoints.
 	TLS *UpstreamTLS `yaml:"tls"`
+	// Begin every connection with a PROXY header of this version, which names the client. A connection then serves one request of one client, and none is kept.
+	ProxyProtocol string `yaml:"proxy_protocol" enum:"off,v1,v2"`
 	// Upstream that serves instead while this one can serve nothing: no endpoint is healthy or can be reached, or the breaker is open.
 	Failover string `yaml:"failover"`
 	// Which Host field the service sees: preserve sends the client's, endpoint the endpoint's own.

@@ -46,6 +46,7 @@ func (l *Limits) Defaults() {
 	*l = Limits{
 		HeaderBytes:      32 << 10,
 		Headers:          100,
+		Streams:          128,
 		Body:             10 << 20,
 		HeaderTimeout:    Duration(10 * time.Second),
 		IdleTimeout:      Duration(60 * time.Second),
@@ -57,6 +58,7 @@ func (l *Limits) Defaults() {
 // Defaults picks endpoints in turn and leaves the Host field as it came.
 func (u *Upstream) Defaults() {
 	u.Host = "preserve"
+	u.ProxyProtocol = "off"
 }
 
 // Defaults takes turns, and lets a tier or zone keep its traffic while most of

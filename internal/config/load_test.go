@@ -52,7 +52,7 @@ listeners:
     address: "[::1]:8443"
     engine: std
     trusted_proxies: [10.0.0.0/8, 192.0.2.1, "fd00::/8"]
-    limits: { header_bytes: 64KiB, headers: 50, body: 1GiB, header_timeout: 1m30s, idle_timeout: 24h, body_min_rate: 1KiB/s, requests_per_connection: 1000, connections: 5, half_close_timeout: 0 }
+    limits: { header_bytes: 64KiB, headers: 50, streams: 7, body: 1GiB, header_timeout: 1m30s, idle_timeout: 24h, body_min_rate: 1KiB/s, requests_per_connection: 1000, connections: 5, half_close_timeout: 0 }
     policies:
       - request_id:
   - address: unix:/run/gatehouse.sock
@@ -99,7 +99,7 @@ func TestEverything(t *testing.T) {
 	cfg := parse(t, everything)
 	l := cfg.Listeners[0]
 	wantLimits := config.Limits{
-		HeaderBytes: 64 << 10, Headers: 50, Body: 1 << 30,
+		HeaderBytes: 64 << 10, Headers: 50, Streams: 7, Body: 1 << 30,
 		HeaderTimeout: config.Duration(90 * time.Second), IdleTimeout: config.Duration(24 * time.Hour),
 		BodyMinRate: config.Rate{Count: 1024, Per: time.Second}, RequestsPerConnection: 1000, Connections: 5,
 	}

@@ -123,13 +123,14 @@ type SNIRoute struct {
 }
 
 // Speaks tells whether a listener of HTTP has a version of it: http1, http2,
-// http3 or h2c. Where nothing is said it is http1, and http2 over TLS.
+// http3 or h2c. Where nothing is said it is http1, and http2 over TLS on the
+// gateway's own engine.
 func (l *Listener) Speaks(version string) bool {
 	if l.Protocol != "http" {
 		return false
 	}
 	if l.Protocols == nil {
-		return version == "http1" || version == "http2" && l.TLS != nil
+		return version == "http1" || version == "http2" && l.TLS != nil && l.Engine != "std"
 	}
 	for _, p := range l.Protocols {
 		if p == version {

@@ -24,6 +24,7 @@ type Exchange struct {
 	Times    Times    // when things happened
 	Problem  *Problem // set when the gateway answers for want of a proper answer
 	Upstream Upstream // which endpoint was asked, for logs and metrics
+	Tunnel   TunnelLimits
 	Down     Downstream
 
 	id     string
@@ -42,13 +43,18 @@ type Exchange struct {
 type Client struct {
 	Addr     netip.AddrPort // who asked, after the rules on trusted proxies
 	IP       string         // Addr's address as text
-	Peer     netip.AddrPort // the other end of the socket
+	Peer     netip.AddrPort // the other end of the socket, or what a believed PROXY header says of it
+	Local    netip.AddrPort // where the client connected to, by the same rule; zero for a unix socket
 	Trusted  bool           // the peer may set X-Forwarded-* and Forwarded
 	Proxies  []netip.Prefix // the listener's trusted proxies
 	Listener string         // name of the listener that took the connection
 	Port     string         // the listener's port in decimal, "" for a unix socket
 	TLS      *TLS           // nil on a plain connection
 	Shard    uint32         // spreads counters; any value will do
+
+	// ForwardCert says that services are told the certificate of TLS.Peer, in
+	// the field Client-Cert (RFC 9440).
+	ForwardCert bool
 }
 
 // Who is the identity that authentication found.
@@ -133,6 +139,7 @@ func Put(x *Exchange) {
 	x.Times = Times{}
 	x.Problem = nil
 	x.Upstream = Upstream{}
+	x.Tunnel = TunnelLimits{}
 	x.Down = nil
 	x.id = ""
 	if cap(x.render) > 4096 {

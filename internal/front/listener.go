@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"gatehouse.dev/gatehouse/internal/certs"
 	"gatehouse.dev/gatehouse/internal/config"
 	"gatehouse.dev/gatehouse/internal/exchange"
 	"gatehouse.dev/gatehouse/internal/observe"
@@ -30,12 +31,13 @@ type listener struct {
 	serial   atomic.Uint32            // of connections, spreads counters
 	accepted chan struct{}            // closed when no more are accepted
 
-	mu      sync.Mutex
-	room    *sync.Cond     // signalled when a connection ends
-	engines map[engine]int // running connections by engine
-	total   int
-	serving bool // serve was called
-	closed  bool
+	mu        sync.Mutex
+	room      *sync.Cond     // signalled when a connection ends
+	engines   map[engine]int // running connections by engine
+	total     int
+	strangers map[net.Conn]struct{} // whose PROXY header is being read
+	serving   bool                  // serve was called
+	closed    bool
 }
 
 // settings is what connections are accepted with. Connections that were
@@ -51,8 +53,9 @@ type engine interface {
 	// start serves a connection on goroutines of its own and calls ended when
 	// it has been closed. It takes connections while it drains, too.
 	start(nc net.Conn, client *exchange.Client, ended func())
-	// limit gives the engine new limits, for running connections too.
-	limit(config.Limits)
+	// configure gives the engine new settings: limits hold for running
+	// connections too, certificates for new ones. set is nil without TLS.
+	configure(cfg *config.Listener, set *certs.Set)
 	// drain makes connections end as soon as they have nothing in flight.
 	drain()
 	// cut ends all connections at once.
@@ -68,7 +71,7 @@ func listen(address string, o *Options) (*listener, error) {
 }
 
 func newListener(ln net.Listener, o *Options) *listener {
-	l := &listener{o: o, ln: ln, engines: make(map[engine]int), accepted: make(chan struct{})}
+	l := &listener{o: o, ln: ln, engines: make(map[engine]int), strangers: make(map[net.Conn]struct{}), accepted: make(chan struct{})}
 	l.room = sync.NewCond(&l.mu)
 	if tcp, ok := ln.Addr().(*net.TCPAddr); ok {
 		l.port = strconv.Itoa(tcp.Port)
@@ -118,18 +121,18 @@ func abandoned(path string) bool {
 }
 
 // configure gives the listener new settings. Limits change for running
-// connections too; a change of who is trusted, or of the engine, ends them as
-// soon as they have nothing in flight.
-func (l *listener) configure(cfg *config.Listener) {
+// connections too; a change of who is trusted, of the protocols, or of what
+// clients have to show ends them as soon as they have nothing in flight.
+func (l *listener) configure(cfg *config.Listener, set *certs.Set) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	old := l.settings.Load()
 	s := &settings{cfg: cfg, meter: l.o.Metrics.Listener(cfg.Name)}
 	if old != nil && same(old.cfg, cfg) {
 		s.engine = old.engine
-		s.engine.limit(cfg.Limits)
+		s.engine.configure(cfg, set)
 	} else {
-		s.engine = newEngine(cfg, l.o)
+		s.engine = newEngine(cfg, set, l.o, s.meter)
 	}
 	l.settings.Store(s)
 	if old != nil && old.engine != s.engine {
@@ -139,14 +142,28 @@ func (l *listener) configure(cfg *config.Listener) {
 }
 
 func same(a, b *config.Listener) bool {
-	return a.Name == b.Name && a.Engine == b.Engine && slices.Equal(a.TrustedProxies, b.TrustedProxies)
+	if a.Name != b.Name || a.Engine != b.Engine || a.Protocol != b.Protocol || a.ProxyProtocol != b.ProxyProtocol || !slices.Equal(a.TrustedProxies, b.TrustedProxies) {
+		return false
+	}
+	for _, version := range []string{"http1", "http2", "http3", "h2c"} {
+		if a.Speaks(version) != b.Speaks(version) {
+			return false
+		}
+	}
+	if a.TLS == nil || b.TLS == nil {
+		return a.TLS == b.TLS
+	}
+	return a.TLS.ClientAuth == b.TLS.ClientAuth && a.TLS.MinVersion == b.TLS.MinVersion
 }
 
-func newEngine(cfg *config.Listener, o *Options) engine {
-	if cfg.Engine == "std" {
-		return newStd(cfg.Limits, o)
+func newEngine(cfg *config.Listener, set *certs.Set, o *Options, meter *observe.Listener) engine {
+	if cfg.Protocol == "tcp" || cfg.Protocol == "tls" {
+		return newPasser(cfg, o)
 	}
-	return newNative(cfg.Limits, o)
+	if cfg.Engine == "std" {
+		return newStd(cfg, set, o, meter)
+	}
+	return newNative(cfg, set, o, meter)
 }
 
 // serve begins to accept connections.
@@ -232,7 +249,12 @@ func (l *listener) start(nc net.Conn) {
 	l.mu.Unlock()
 	client := l.client(nc, s.cfg)
 	s.meter.Opened(client.Shard)
-	s.engine.start(nc, client, func() { l.end(s, client.Shard) })
+	ended := func() { l.end(s, client.Shard) }
+	if s.cfg.ProxyProtocol {
+		go l.introduce(s, nc, client, ended)
+		return
+	}
+	s.engine.start(nc, client, ended)
 }
 
 func (l *listener) end(s *settings, shard uint32) {
@@ -253,9 +275,11 @@ func (l *listener) client(nc net.Conn, cfg *config.Listener) *exchange.Client {
 		ap := tcp.AddrPort()
 		ap = netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
 		c.Addr, c.Peer = ap, ap
-		bare := ap.Addr().WithZone("") // no prefix contains an address with a zone
-		c.IP = bare.String()
-		c.Trusted = slices.ContainsFunc(cfg.TrustedProxies, func(p netip.Prefix) bool { return p.Contains(bare) })
+		if local, ok := nc.LocalAddr().(*net.TCPAddr); ok {
+			ap := local.AddrPort()
+			c.Local = netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+		}
+		l.known(c, cfg.TrustedProxies)
 	} else {
 		// Whoever may open a unix socket is on this machine and was let in by
 		// the file's permissions.
@@ -336,6 +360,11 @@ func (l *listener) wait(ctx context.Context) (cut int) {
 	if cut = l.remaining(ctx); cut == 0 {
 		return 0
 	}
+	l.mu.Lock()
+	for nc := range l.strangers {
+		_ = nc.Close() // who reads from it closes it again
+	}
+	l.mu.Unlock()
 	for _, e := range l.running() {
 		e.cut()
 	}

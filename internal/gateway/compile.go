@@ -51,6 +51,7 @@ func (g *Gateway) Compile(cfg *config.Config) (*Pending, config.Faults) {
 	}
 	c.routes()
 	c.plans()
+	c.passages()
 	c.faults.Sort()
 	if c.faults.Fatal() {
 		g.keep.discard()
@@ -61,12 +62,13 @@ func (g *Gateway) Compile(cfg *config.Config) (*Pending, config.Faults) {
 }
 
 type compiler struct {
-	g      *Gateway
-	cfg    *config.Config
-	slots  *policy.Slots
-	ends   []end
-	faults config.Faults
-	s      *Snapshot
+	g         *Gateway
+	cfg       *config.Config
+	slots     *policy.Slots
+	ends      []end
+	listeners [][]compiled // policies by listener
+	faults    config.Faults
+	s         *Snapshot
 }
 
 // compiled is a policy with what decides its place in a plan.
@@ -209,6 +211,7 @@ func (c *compiler) plans() {
 		routes[i] = c.compileAll(fmt.Sprintf("routes[%d].policies", i), r.Policies)
 	}
 	c.variant(top, nil, routes)
+	c.listeners = make([][]compiled, len(c.cfg.Listeners))
 	for i, l := range c.cfg.Listeners {
 		if len(l.Policies) == 0 {
 			continue
@@ -217,8 +220,10 @@ func (c *compiler) plans() {
 			c.s.variants = make(map[string]int)
 		}
 		c.s.variants[l.Name] = len(c.s.routed)
-		c.variant(top, c.compileAll(fmt.Sprintf("listeners[%d].policies", i), l.Policies), routes)
+		c.listeners[i] = c.compileAll(fmt.Sprintf("listeners[%d].policies", i), l.Policies)
+		c.variant(top, c.listeners[i], routes)
 	}
+	c.s.plainly = c.plainly(top)
 }
 
 func (c *compiler) variant(top, listener []compiled, routes [][]compiled) {

@@ -39,6 +39,8 @@ type Deps struct {
 	Metrics  *observe.Metrics
 	Upstream func(name string, cfg *config.Upstream) (Upstream, error)
 	Service  func(name string) any // what policies may ask for by name; may be nil
+	// Challenge answers an ACME authority's question about a host; may be nil.
+	Challenge func(host, path string) (answer string, ok bool)
 }
 
 // Gateway serves exchanges from its current snapshot.

@@ -179,7 +179,9 @@ func (b *fieldBlock) crumb(value string) {
 	if b.cookies++; b.cookies == 1 {
 		b.h.AddKnown(exchange.Cookie, value)
 	}
-	b.crumbs = append(b.crumbs, value)
+	if value != "" {
+		b.crumbs = append(b.crumbs, value)
+	}
 }
 
 // checkValue refuses what could mean something else to another reader.

@@ -221,11 +221,13 @@ func (b *requestBody) patience() (d time.Duration, ok bool) {
 // After an interruption the body can still be read.
 func (b *requestBody) broken(err error) error {
 	t := b.t
-	var reset resetError
-	switch {
-	case err == io.EOF:
+	if err == io.EOF {
 		t.x.Request.Trailer.CopyFrom(&t.trailer)
 		b.err = io.EOF
+		return b.err
+	}
+	var reset resetError
+	switch {
 	case errors.Is(err, wire.ErrInterrupted):
 		return err
 	case errors.Is(err, errLate):

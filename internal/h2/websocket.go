@@ -2,7 +2,7 @@ package h2
 
 import (
 	"crypto/rand"
-	"crypto/sha1" //nolint:gosec // RFC 6455 wants it; nothing rests on it
+	"crypto/sha1" // RFC 6455 wants it; nothing rests on it
 	"encoding/base64"
 	"errors"
 	"io"
@@ -31,7 +31,7 @@ func upgradeFields(h *exchange.Header) {
 
 // acceptOf returns the proof that a key was understood.
 func acceptOf(key string) string {
-	sum := sha1.Sum([]byte(key + websocketGUID)) //nolint:gosec // see above
+	sum := sha1.Sum([]byte(key + websocketGUID)) //nolint:gosec // RFC 6455 wants it, nothing rests on it
 	return base64.StdEncoding.EncodeToString(sum[:])
 }
 

@@ -419,7 +419,8 @@ func (e *endpoint) establish(ctx context.Context, x *exchange.Exchange, cancel c
 		return nil, errors.Join(x.Bind(nil), err)
 	}
 	wc := wire.New(nc, e.u.sweeper)
-	if e.tls != nil {
+	err = e.u.introduce(x, wc)
+	if err == nil && e.tls != nil {
 		err = e.secure(ctx, x, wc)
 	}
 	if reason := x.Bind(nil); err == nil && reason != nil {

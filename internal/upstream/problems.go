@@ -47,6 +47,10 @@ var (
 		Status: 503, Code: "upstream_overloaded", Side: exchange.SideGateway, Retry: time.Second,
 		Detail: "The service behind the gateway has as many requests as it may have.",
 	}
+	passageIdle = exchange.Problem{
+		Status: 408, Code: "idle_timeout", Side: exchange.SideClient,
+		Detail: "The connection was idle, or open, for longer than it may be.",
+	}
 	requestBroken = exchange.Problem{
 		Status: 400, Code: "body_incomplete", Side: exchange.SideClient, Close: true,
 		Detail: "The request body could not be read to its end.",

@@ -138,6 +138,7 @@ func settings(urls ...string) *config.Upstream {
 
 // rig is clients, a gateway that only proxies, and an upstream.
 type rig struct {
+	policy  atomic.Pointer[func(*exchange.Exchange)] // what is done with an exchange beforehand
 	t       testing.TB
 	u       *Upstream
 	s       h1.Server
@@ -238,6 +239,9 @@ func (c *counts) event(name string) int {
 
 // handle does what the gateway does around an upstream.
 func (r *rig) handle(x *exchange.Exchange) {
+	if f := r.policy.Load(); f != nil {
+		(*f)(x)
+	}
 	r.u.Serve(x)
 	r.seen <- x.Upstream
 	r.answer(x)

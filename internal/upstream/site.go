@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -27,15 +28,15 @@ type site struct {
 }
 
 // parseSite reads an endpoint's URL: http://host:port, https://host:port or
-// http://unix:/path.
+// http://unix:/path, or the same with tcp.
 func parseSite(c *config.Endpoint) (*site, error) {
 	fault := func(why string) error { return fmt.Errorf("endpoint %q: %s", c.URL, why) }
 	scheme, rest, ok := strings.Cut(c.URL, "://")
 	switch {
 	case !ok:
 		return nil, fault("is not a URL such as http://host:port")
-	case !strings.EqualFold(scheme, "http") && !strings.EqualFold(scheme, "https"):
-		return nil, fault(fmt.Sprintf("scheme %q is neither http nor https", scheme))
+	case !slices.Contains([]string{"http", "https", "tcp"}, strings.ToLower(scheme)):
+		return nil, fault(fmt.Sprintf("scheme %q is none of http, https and tcp", scheme))
 	}
 	s := &site{
 		network: "tcp", secure: strings.EqualFold(scheme, "https"),

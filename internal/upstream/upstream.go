@@ -58,6 +58,7 @@ type Upstream struct {
 	resolver Resolver
 	memory   *Memory
 	service  *history
+	header   int // version of the PROXY header that begins connections, 0 for none
 
 	balance   balancing
 	key       func(x *exchange.Exchange) uint64 // nil: the balance does not hash
@@ -135,6 +136,16 @@ func prepare(name string, cfg *config.Upstream, o Options) (*Upstream, error) {
 	}
 	if u.resolver == nil {
 		u.resolver = net.DefaultResolver
+	}
+	switch cfg.ProxyProtocol {
+	case "v1":
+		u.header = 1
+	case "v2":
+		u.header = 2
+	}
+	if u.header != 0 {
+		// A connection belongs to the client that its header names.
+		u.pool.Idle = 0
 	}
 	if u.memory == nil {
 		u.memory = NewMemory()

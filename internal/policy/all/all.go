@@ -7,6 +7,7 @@ import (
 	"gatehouse.dev/gatehouse/internal/policy/fault"
 	"gatehouse.dev/gatehouse/internal/policy/headers"
 	"gatehouse.dev/gatehouse/internal/policy/requestid"
+	"gatehouse.dev/gatehouse/internal/policy/websocket"
 )
 
 // Catalog returns every kind. Within a stage, request and done steps run in
@@ -15,6 +16,9 @@ func Catalog() *policy.Catalog {
 	return policy.NewCatalog(
 		// edge
 		requestid.Kind(), // first: whatever refuses a request after it names the same id
+
+		// admit
+		websocket.Kind(), // limits of what begins when a request is let through
 
 		// transform
 		headers.Kind(), // what goes on is changed when everything has been decided
