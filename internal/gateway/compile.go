@@ -182,6 +182,10 @@ func (c *compiler) upstream(path, name string) Upstream {
 		return nil
 	}
 	first := v.(Upstream)
+	if c.s.Upstreams == nil {
+		c.s.Upstreams = make(map[string]Upstream)
+	}
+	c.s.Upstreams[name] = first
 	if cfg.Failover == "" {
 		return first
 	}

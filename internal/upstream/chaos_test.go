@@ -358,7 +358,7 @@ func lives() []scenario {
 func loads() []scenario {
 	return []scenario{
 		{name: "thundering restart", workers: 20, requests: 400, allowed: 20, cfg: func(c *config.Upstream) {
-			c.Retry.Attempts, c.Retry.Backoff = 8, config.Backoff{Base: dur(50 * ms), Max: dur(200 * ms)}
+			c.Retry.Attempts, c.Retry.Backoff = 10, config.Backoff{Base: dur(200 * ms), Max: dur(400 * ms)}
 		}, run: func(c *chaos) {
 			c.beside(func(stop <-chan struct{}) {
 				pause(stop, 20*ms)

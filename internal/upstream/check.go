@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"os"
 	"slices"
 	"strconv"
 	"time"
@@ -170,8 +171,12 @@ func more(nc net.Conn, b []byte) ([]byte, error) {
 
 // plainDial leaves out what everybody knows who knows the endpoint.
 func plainDial(err error) error {
+	var call *os.SyscallError
 	var op *net.OpError
-	if errors.As(err, &op) {
+	switch {
+	case errors.As(err, &call):
+		return fmt.Errorf("connect: %w", call.Err)
+	case errors.As(err, &op):
 		return fmt.Errorf("connect: %w", op.Err)
 	}
 	return err
