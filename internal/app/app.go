@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -226,6 +228,12 @@ func (a *App) Status() admin.Status {
 	}
 	for _, l := range a.front.Listeners() {
 		s.Listeners = append(s.Listeners, admin.Listener(l))
+	}
+	ups := a.gateway.Snapshot().Upstreams
+	for _, name := range slices.Sorted(maps.Keys(ups)) {
+		if u, ok := ups[name].(*upstream.Upstream); ok {
+			s.Upstreams = append(s.Upstreams, u.Status())
+		}
 	}
 	return s
 }

@@ -158,6 +158,9 @@ func (k *checker) routes() map[string]bool {
 		k.ends(at, r)
 		k.upstream(at+".upstream", r.Upstream, used)
 		k.httpUpstream(at+".upstream", r.Upstream)
+		if r.Mirror != nil {
+			k.upstream(at+".mirror.upstream", r.Mirror.Upstream, used)
+		}
 		weights := 0
 		for j, s := range r.Split {
 			if s == nil {
@@ -198,6 +201,8 @@ func (k *checker) ends(at string, r *Route) {
 		k.fault(at, "the route does nothing", "give it an upstream, split, redirect or respond")
 	case len(ends) > 1:
 		k.fault(at+"."+ends[1], fmt.Sprintf("the route has %s as well as %s", ends[1], ends[0]), "a route has one of upstream, split, redirect and respond")
+	case r.Mirror != nil && len(ends) == 1 && (ends[0] == "redirect" || ends[0] == "respond"):
+		k.fault(at+".mirror", "mirror has no effect on a route with "+ends[0], "remove it")
 	case r.Rewrite != nil && len(ends) == 1 && (ends[0] == "redirect" || ends[0] == "respond"):
 		k.fault(at+".rewrite", "rewrite has no effect on a route with "+ends[0], "remove it")
 	}

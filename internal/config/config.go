@@ -195,6 +195,8 @@ type Route struct {
 	Upstream string `yaml:"upstream" example:"http://127.0.0.1:9001"`
 	// Several upstreams that share the requests by weight.
 	Split []*Share `yaml:"split"`
+	// Another upstream that gets copies of the requests; its answers are thrown away.
+	Mirror *Mirror `yaml:"mirror"`
 	// How the request is changed before it goes to the upstream.
 	Rewrite *Rewrite `yaml:"rewrite"`
 	// Answer with a redirection.

@@ -81,8 +81,6 @@ func later(what, word string) bool {
 	switch what {
 	case "Config":
 		words = "consumers groups redis cluster tests"
-	case "Route":
-		words = "mirror"
 	case "Match":
 		words = "when"
 	case "Observe":

@@ -239,6 +239,16 @@ type Kubernetes struct {
 	CAFile string `yaml:"ca_file" file:"true"`
 }
 
+// Mirror sends copies of requests to another upstream, as they go to their own:
+// without credentials and cookies, without waiting, and only those whose body
+// has at most 64 KiB and a known length.
+type Mirror struct {
+	// Name of an upstream, or a URL.
+	Upstream string `yaml:"upstream" required:"true" example:"checkout-shadow"`
+	// Share of the requests that is copied.
+	Sample Percent `yaml:"sample"`
+}
+
 // Key names all settings of an upstream, values of secrets and the zone
 // included: live objects may be kept under it.
 func (u *Upstream) Key() string { return u.Zone + " " + digestOf(u) }

@@ -126,15 +126,16 @@ func (c *compiler) end(path string, r *config.Route) end {
 		return respond(r.Respond)
 	}
 	w := c.rewrite(path+".rewrite", r.Rewrite, names)
+	beside := c.mirror(path+".mirror.upstream", r.Mirror)
 	if len(r.Split) == 0 {
-		return &upstreamEnd{upstream: c.upstream(path+".upstream", r.Upstream), rewrite: w}
+		return &upstreamEnd{upstream: beside(c.upstream(path+".upstream", r.Upstream)), rewrite: w}
 	}
 	e := &splitEnd{rewrite: w}
 	var sum uint64
 	for i, share := range r.Split {
 		sum += uint64(share.Weight)
 		e.upto = append(e.upto, sum)
-		e.to = append(e.to, c.upstream(fmt.Sprintf("%s.split[%d].upstream", path, i), share.Upstream))
+		e.to = append(e.to, beside(c.upstream(fmt.Sprintf("%s.split[%d].upstream", path, i), share.Upstream)))
 	}
 	return e
 }
@@ -193,6 +194,10 @@ func (c *compiler) upstream(path, name string) Upstream {
 		return nil
 	}
 	first := v.(Upstream)
+	if c.s.Upstreams == nil {
+		c.s.Upstreams = make(map[string]Upstream)
+	}
+	c.s.Upstreams[name] = first
 	if cfg.Failover == "" {
 		return first
 	}
@@ -202,6 +207,15 @@ func (c *compiler) upstream(path, name string) Upstream {
 		return nil
 	}
 	return &failover{first, next}
+}
+
+// mirror returns what puts the upstream that gets copies beside another one.
+func (c *compiler) mirror(path string, m *config.Mirror) func(Upstream) Upstream {
+	if m == nil {
+		return func(u Upstream) Upstream { return u }
+	}
+	to := c.upstream(path, m.Upstream)
+	return func(u Upstream) Upstream { return &mirrored{u, to, float64(m.Sample)} }
 }
 
 // plans builds the plan of every route on every listener. Listeners without

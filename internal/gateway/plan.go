@@ -56,6 +56,9 @@ type Snapshot struct {
 	Routes   int    // how many routes it has
 	Warnings int
 
+	// Upstreams are those that it uses, by name or URL.
+	Upstreams map[string]Upstream
+
 	table     *router.Table
 	variants  map[string]int      // listener name to the index of its plans; others use 0
 	routed    [][]*plan           // by variant, then by route
