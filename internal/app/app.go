@@ -72,7 +72,7 @@ type App struct {
 func New(source Source, version string, stderr io.Writer) (*App, error) {
 	cfg, faults := source.load()
 	if faults.Fatal() {
-		return nil, faults
+		return nil, examine(cfg, faults)
 	}
 	a := &App{source: source, version: version, started: time.Now()}
 	a.log = observe.NewLog(cfg.Observe.Log, stderr)
@@ -116,10 +116,11 @@ func (a *App) Reload() {
 			a.log.Info("configuration is unchanged", "digest", cfg.Digest())
 			return
 		}
-		faults = a.apply(cfg, faults)
-	}
-	if !faults.Fatal() {
-		return
+		if faults = a.apply(cfg, faults); !faults.Fatal() {
+			return
+		}
+	} else {
+		faults = examine(cfg, faults)
 	}
 	a.metrics.Reload(false, a.cfg.Digest())
 	a.status = admin.Reload{Time: time.Now(), OK: false, Digest: a.cfg.Digest(), Faults: faults}

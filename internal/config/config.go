@@ -36,7 +36,8 @@ type Config struct {
 	// How the process stops.
 	Shutdown Shutdown `yaml:"shutdown"`
 
-	source *source // where it came from; nil for one that was made by hand
+	source  *source // where it came from; nil for one that was made by hand
+	partial bool    // what has a fault was left out
 }
 
 // Listener is an address that takes connections.

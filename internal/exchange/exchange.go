@@ -50,6 +50,7 @@ type Client struct {
 	Listener string         // name of the listener that took the connection
 	Port     string         // the listener's port in decimal, "" for a unix socket
 	TLS      *TLS           // nil on a plain connection
+	AltSvc   string         // what the client's answers say in Alt-Svc (RFC 7838), "" for nothing
 	Shard    uint32         // spreads counters; any value will do
 
 	// ForwardCert says that services are told the certificate of TLS.Peer, in
@@ -101,6 +102,11 @@ type Times struct {
 	Sent      int64 // the request began to go to the upstream
 	FirstByte int64 // the head of the upstream's answer was read
 	End       int64 // the answer was written, or given up
+
+	// Due is when the upstream's answer must have passed through, zero while
+	// nothing limits that. It ends writing as well: a client that does not
+	// read would otherwise keep the upstream's connection.
+	Due int64
 }
 
 var (

@@ -41,22 +41,24 @@ func (g *Gateway) Apply(cfg *config.Config) config.Faults {
 }
 
 // Compile builds a snapshot of a configuration. It goes on after a fault and
-// reports all of them; with any that is not a warning it returns nil.
+// reports all of them; with any that is not a warning, and for a configuration
+// that is partial, it returns nil.
 func (g *Gateway) Compile(cfg *config.Config) (*Pending, config.Faults) {
 	g.keep.begin()
 	c := &compiler{
 		g: g, cfg: cfg,
 		slots: new(policy.Slots),
-		s:     &Snapshot{Digest: cfg.Digest(), Routes: len(cfg.Routes)},
+		s:     &Snapshot{Routes: len(cfg.Routes)},
 	}
 	c.routes()
 	c.plans()
 	c.passages()
 	c.faults.Sort()
-	if c.faults.Fatal() {
+	if c.faults.Fatal() || cfg.Partial() {
 		g.keep.discard()
 		return nil, c.faults
 	}
+	c.s.Digest = cfg.Digest()
 	c.s.Warnings = len(c.faults)
 	return &Pending{g, c.s}, c.faults
 }
@@ -86,19 +88,26 @@ func (c *compiler) fault(path, text, hint string) {
 
 // routes builds the match table and the ends.
 func (c *compiler) routes() {
-	entries := make([]router.Entry, len(c.cfg.Routes))
+	entries := make([]router.Entry, 0, len(c.cfg.Routes))
+	places := make([]int, 0, len(c.cfg.Routes)) // of the entries among the routes
 	for i, r := range c.cfg.Routes {
-		entries[i] = router.Entry{Name: r.Name, Match: r.Match}
+		if r != nil {
+			entries = append(entries, router.Entry{Name: r.Name, Match: r.Match})
+			places = append(places, i)
+		}
 	}
 	table, clashes := router.New(entries)
 	for _, clash := range clashes {
-		f := c.cfg.Fault(fmt.Sprintf("routes[%d].%s", clash.Index, clash.Field), clash.Text, clash.Hint)
+		f := c.cfg.Fault(fmt.Sprintf("routes[%d].%s", places[clash.Index], clash.Field), clash.Text, clash.Hint)
 		f.Warning = clash.Warning
 		c.faults = append(c.faults, f)
 	}
 	c.s.table = table
+	c.ends = make([]end, len(c.cfg.Routes))
 	for i, r := range c.cfg.Routes {
-		c.ends = append(c.ends, c.end(fmt.Sprintf("routes[%d]", i), r))
+		if r != nil {
+			c.ends[i] = c.end(fmt.Sprintf("routes[%d]", i), r)
+		}
 	}
 }
 
@@ -170,6 +179,9 @@ func (c *compiler) rewrite(path string, r *config.Rewrite, names []string) *rewr
 // settings it outlasts the reload, with its pools.
 func (c *compiler) upstream(path, name string) Upstream {
 	cfg := c.cfg.Upstream(name)
+	if cfg == nil && c.cfg.Partial() {
+		return nil // its fault is known
+	}
 	if cfg == nil {
 		c.fault(path, fmt.Sprintf("upstream %q is not defined", name), "")
 		return nil
@@ -212,12 +224,14 @@ func (c *compiler) plans() {
 	top := c.compileAll("policies", c.cfg.Policies)
 	routes := make([][]compiled, len(c.cfg.Routes))
 	for i, r := range c.cfg.Routes {
-		routes[i] = c.compileAll(fmt.Sprintf("routes[%d].policies", i), r.Policies)
+		if r != nil {
+			routes[i] = c.compileAll(fmt.Sprintf("routes[%d].policies", i), r.Policies)
+		}
 	}
 	c.variant(top, nil, routes)
 	c.listeners = make([][]compiled, len(c.cfg.Listeners))
 	for i, l := range c.cfg.Listeners {
-		if len(l.Policies) == 0 {
+		if l == nil || len(l.Policies) == 0 {
 			continue
 		}
 		if c.s.variants == nil {
@@ -227,12 +241,17 @@ func (c *compiler) plans() {
 		c.listeners[i] = c.compileAll(fmt.Sprintf("listeners[%d].policies", i), l.Policies)
 		c.variant(top, c.listeners[i], routes)
 	}
-	c.s.plainly = c.plainly(top)
+	if !c.cfg.Partial() { // it has no faults of its own to find
+		c.s.plainly = c.plainly(top)
+	}
 }
 
 func (c *compiler) variant(top, listener []compiled, routes [][]compiled) {
 	plans := make([]*plan, len(routes))
 	for i, r := range c.cfg.Routes {
+		if r == nil {
+			continue
+		}
 		plans[i] = c.plan(r.Name, c.ends[i], top, listener, routes[i])
 	}
 	c.s.routed = append(c.s.routed, plans)
@@ -276,6 +295,9 @@ func (c *compiler) compileAll(path string, list []*config.Policy) []compiled {
 	out := make([]compiled, 0, len(list))
 	seen := make(map[*policy.Kind]int)
 	for i, p := range list {
+		if p == nil {
+			continue
+		}
 		at := fmt.Sprintf("%s[%d].%s", path, i, p.Kind.Name)
 		done := c.compile(at, p)
 		if first, ok := seen[p.Kind]; !ok {

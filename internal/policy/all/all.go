@@ -5,6 +5,7 @@ import (
 	"gatehouse.dev/gatehouse/internal/policy"
 	"gatehouse.dev/gatehouse/internal/policy/accesslog"
 	"gatehouse.dev/gatehouse/internal/policy/fault"
+	"gatehouse.dev/gatehouse/internal/policy/grpcweb"
 	"gatehouse.dev/gatehouse/internal/policy/headers"
 	"gatehouse.dev/gatehouse/internal/policy/requestid"
 	"gatehouse.dev/gatehouse/internal/policy/websocket"
@@ -21,6 +22,7 @@ func Catalog() *policy.Catalog {
 		websocket.Kind(), // limits of what begins when a request is let through
 
 		// transform
+		grpcweb.Kind(), // before fields are changed: they are then those of gRPC
 		headers.Kind(), // what goes on is changed when everything has been decided
 		fault.Kind(),   // last before the upstream, whose faults it imitates
 
