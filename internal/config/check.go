@@ -244,6 +244,12 @@ func (k *checker) match(at string, m *Match) {
 		}
 	}
 	switch {
+	case m.GRPC != nil && m.Path != "":
+		k.fault(at+".grpc", "the match has grpc as well as path", "a match has one of the two")
+	case m.GRPC != nil && m.PathRegex != "":
+		k.fault(at+".grpc", "the match has grpc as well as path_regex", "a match has one of the two")
+	case m.GRPC != nil:
+		k.grpc(at+".grpc", m.GRPC)
 	case m.Path != "" && m.PathRegex != "":
 		k.fault(at+".path_regex", "the match has path_regex as well as path", "a match has one of the two")
 	case m.Path != "" && m.Path[0] != '/':
@@ -277,6 +283,20 @@ func (k *checker) match(at string, m *Match) {
 			}
 		}
 	}
+}
+
+// grpc checks the names of a service and a method: those of protocol buffers.
+func (k *checker) grpc(at string, g *GRPCMatch) {
+	name := func(key, s string, parts []string) {
+		for _, part := range parts {
+			if s != "" && (part == "" || !plainKey(part) || strings.Contains(part, "-") || part[0] >= '0' && part[0] <= '9') {
+				k.fault(at+"."+key, fmt.Sprintf("%s is not the name of a %s", quote(s), key), map[string]string{"service": "write its package too, as in shop.v1.Products", "method": "write it without the service, as in Get"}[key])
+				return
+			}
+		}
+	}
+	name("service", g.Service, strings.Split(g.Service, "."))
+	name("method", g.Method, []string{g.Method})
 }
 
 // folded reports names of header fields that differ by case alone.

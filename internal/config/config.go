@@ -211,6 +211,8 @@ type Match struct {
 	Host StringList `yaml:"host" example:"*.example.com"`
 	// Path: exact "/a/b", prefix "/a/*", with parameters "/a/{name}", or "/a/{name...}" for the rest.
 	Path string `yaml:"path" example:"/products/{id}"`
+	// Calls of a gRPC service, in place of a path.
+	GRPC *GRPCMatch `yaml:"grpc"`
 	// Path as a regular expression (RE2) that must match all of it. Named groups become parameters.
 	PathRegex string `yaml:"path_regex" example:"/v[0-9]+/(?P<rest>.*)"`
 	// Methods, any of which must match. None: every method. GET includes HEAD.
@@ -221,6 +223,15 @@ type Match struct {
 	Query map[string]*ValueMatch `yaml:"query"`
 	// Cookies that must match.
 	Cookies map[string]*ValueMatch `yaml:"cookies"`
+}
+
+// GRPCMatch is a condition on calls of gRPC. It stands for the path
+// /service/method.
+type GRPCMatch struct {
+	// Full name of the service, with its package.
+	Service string `yaml:"service" required:"true" example:"shop.v1.Products"`
+	// Name of the method. None: every method of the service.
+	Method string `yaml:"method" example:"Get"`
 }
 
 // ValueMatch is a condition on one value: a string for an exact value, or a
