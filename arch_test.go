@@ -53,8 +53,12 @@ policy/policytest < exchange policy config gateway observe router upstream wire
 # decoded by their own structs, and no concrete policy.
 config < policy
 
-# The match table is compiled from config and asked about exchanges.
-router < exchange config
+# Expressions are over exchanges and nothing else; the CEL library stays inside.
+expr < exchange
+
+# The match table is compiled from config and asked about exchanges. A "when"
+# is an expression.
+router < exchange config expr
 
 # What leaves the gateway. Routes and policies are not its business: it gets
 # an exchange and gives an answer.
@@ -99,6 +103,9 @@ test/* < app demo examples
 const thirdParties = `
 # The one way to line and column of every fault; foreign nodes stay inside.
 go.yaml.in/yaml < config
+
+# One environment for all expressions; no CEL type leaves it.
+cel.dev/cel-go < expr
 
 # Prometheus types stay behind observe's own.
 github.com/prometheus < observe

@@ -165,6 +165,8 @@ type Match struct {
 	Query map[string]*ValueMatch `yaml:"query"`
 	// Cookies that must match.
 	Cookies map[string]*ValueMatch `yaml:"cookies"`
+	// A CEL expression that must hold. It sees request and client; an error, such as a look at what is absent, means that it does not hold.
+	When string `yaml:"when" example:"request.headers[\"x-plan\"] == \"gold\""`
 }
 
 // ValueMatch is a condition on one value: a string for an exact value, or a

@@ -93,8 +93,6 @@ func later(what, word string) bool {
 		words = "zone priority"
 	case "Route":
 		words = "mirror"
-	case "Match":
-		words = "when"
 	case "Observe":
 		words = "tracing"
 	case "policy":

@@ -246,9 +246,17 @@ func TestPrecedence(t *testing.T) {
 	}
 }
 
+// matching asks a table about a request alone.
+func matching(t *Table, r *exchange.Request, out *exchange.Route) Result {
+	x := &exchange.Exchange{Request: *r, Route: *out}
+	m := t.Match(x)
+	*out = x.Route
+	return m
+}
+
 func outcome(t *Table, r *exchange.Request) string {
 	var out exchange.Route
-	switch m := t.Match(r, &out); m.Kind {
+	switch m := matching(t, r, &out); m.Kind {
 	case Found:
 		return out.Name
 	case NoMethod:
@@ -257,8 +265,37 @@ func outcome(t *Table, r *exchange.Request) string {
 	return "404"
 }
 
+func TestWhen(t *testing.T) {
+	on := func(path, when string) Entry {
+		return Entry{Name: path + " " + when, Match: &config.Match{Path: path, When: when}}
+	}
+	table, clashes := New([]Entry{on("/*", ""), on("/*", `request.headers["x-plan"] == "gold"`), on("/in", `client.ip.inRange("10.0.0.0/8")`), on("/in", "")})
+	if len(clashes) != 0 {
+		t.Fatal(clashes)
+	}
+	for _, c := range []struct{ path, plan, ip, want string }{
+		{"/x", "gold", "10.1.1.1", `/* request.headers["x-plan"] == "gold"`},
+		{"/x", "tin", "10.1.1.1", "/* "},
+		{"/x", "", "10.1.1.1", "/* "}, // an expression that fails does not hold
+		{"/in", "", "10.1.1.1", `/in client.ip.inRange("10.0.0.0/8")`},
+		{"/in", "", "192.0.2.1", "/in "},
+	} {
+		x := &exchange.Exchange{Request: exchange.Request{Method: "GET", Path: c.path}, Client: &exchange.Client{IP: c.ip}}
+		if c.plan != "" {
+			x.Request.Header.Add("X-Plan", c.plan)
+		}
+		if table.Match(x); x.Route.Name != c.want {
+			t.Errorf("%+v: %q", c, x.Route.Name)
+		}
+	}
+	_, clashes = New([]Entry{on("/a", "request.path == 1"), on("/b", "claims.x == 1"), on("/c", "client.tls"), on("/c", "client.tls")})
+	if len(clashes) != 3 || clashes[0].Field != "match.when" || !strings.Contains(clashes[1].Text, "claims") || clashes[2].Other != 2 {
+		t.Errorf("%+v", clashes)
+	}
+}
+
 func explained(t *Table, r *exchange.Request) string {
-	for _, c := range t.Explain(r) {
+	for _, c := range t.Explain(&exchange.Exchange{Request: *r}) {
 		if c.Outcome == Won {
 			return c.Name
 		}
@@ -351,13 +388,13 @@ func TestMatchFillsInTheRoute(t *testing.T) {
 		{"/", `5 [] ""`},
 		{"/x/y", `5 [] "x/y"`},
 	} {
-		table.Match(request(c.target), &out)
+		matching(table, request(c.target), &out)
 		if got := fmt.Sprintf("%d %v %q", out.Index, out.Params, out.Rest); got != c.want {
 			t.Errorf("%s: %s, want %s", c.target, got, c.want)
 		}
 	}
 	small, _ := New(nil)
-	if m := small.Match(request("/x"), &out); m.Kind != NoRoute || out.Index != -1 || out.Name != "" || len(out.Params) != 0 || out.Rest != "" {
+	if m := matching(small, request("/x"), &out); m.Kind != NoRoute || out.Index != -1 || out.Name != "" || len(out.Params) != 0 || out.Rest != "" {
 		t.Errorf("an empty table: %+v, %+v", m, out)
 	}
 }
@@ -542,7 +579,7 @@ func TestExplain(t *testing.T) {
 		`api.example.com,api2.example.com/products/7: host: host "shop.example.com" is not api.example.com or api2.example.com`,
 	}
 	var got []string
-	for _, c := range table.Explain(request("GET shop.example.com/products/7")) {
+	for _, c := range table.Explain(&exchange.Exchange{Request: *request("GET shop.example.com/products/7")}) {
 		got = append(got, fmt.Sprintf("%s: %s: %s", c.Name, c.Outcome, c.Reason))
 	}
 	if !slices.Equal(got, want) {
