@@ -56,6 +56,9 @@ config < policy
 # Expressions are over exchanges and nothing else; the CEL library stays inside.
 expr < exchange
 
+# Arithmetic and bounded memory: what a limit is, whoever uses it.
+limit < 
+
 # The match table is compiled from config and asked about exchanges. A "when"
 # is an expression.
 router < exchange config expr
