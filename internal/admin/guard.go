@@ -46,14 +46,19 @@ func (g *guard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // knows reports whether a Host field names this server: by an IP address, which
-// nobody can point elsewhere, by localhost, or by the configured name.
+// nobody can point elsewhere, by localhost, or by the configured name. Simple
+// probes speak HTTP/1.0 and send none; every browser does.
 func (g *guard) knows(authority string) bool {
+	if authority == "" {
+		return true
+	}
 	host := authority
 	if h, _, err := net.SplitHostPort(authority); err == nil {
 		host = h
 	}
 	host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
-	if _, err := netip.ParseAddr(host); err == nil {
+	// A zone may be any text, and no Host field needs one.
+	if ip, err := netip.ParseAddr(host); err == nil && ip.Zone() == "" {
 		return true
 	}
 	host = strings.TrimSuffix(host, ".")

@@ -39,6 +39,7 @@ type AccessLog struct {
 	metrics  *Metrics
 	shards   []logShard
 	room     int // bytes that a shard may gather
+	patience time.Duration
 
 	wake chan struct{} // there is something to write
 	full chan struct{} // there is much to write, or no time to gather more
@@ -72,9 +73,12 @@ func NewAccessLog(cfg config.AccessLog, m *Metrics) (*AccessLog, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newAccessLog(cfg, m, file), nil
+	l := newAccessLog(cfg, m, file)
+	go l.run()
+	return l, nil
 }
 
+// newAccessLog makes an access log that does not write yet.
 func newAccessLog(cfg config.AccessLog, m *Metrics, file *os.File) *AccessLog {
 	l := &AccessLog{
 		output: cfg.Output, combined: cfg.Format == "combined", metrics: m,
@@ -82,10 +86,9 @@ func newAccessLog(cfg config.AccessLog, m *Metrics, file *os.File) *AccessLog {
 		shards: make([]logShard, shardCount()),
 		wake:   make(chan struct{}, 1), full: make(chan struct{}, 1),
 		stop: make(chan struct{}), done: make(chan struct{}),
-		file: file,
+		file: file, patience: logPatience,
 	}
 	l.room = logMemory / len(l.shards)
-	go l.run()
 	return l
 }
 
@@ -203,7 +206,7 @@ func (l *AccessLog) Close() {
 		close(l.stop)
 	}
 	l.mu.Unlock()
-	t := time.NewTimer(logPatience)
+	t := time.NewTimer(l.patience)
 	defer t.Stop()
 	select {
 	case <-l.done:
@@ -267,8 +270,8 @@ func (l *AccessLog) flush() {
 		if len(batch) > 0 {
 			l.write(batch, lines)
 		}
-		if s.spare = batch; cap(batch) > 4*logBatch {
-			s.spare = nil // it had to be larger than usual once
+		if s.spare = batch; cap(batch) > 4*logBatch && len(batch) < cap(batch)/4 {
+			s.spare = nil // it was needed once, and not any more
 		}
 	}
 }

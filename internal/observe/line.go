@@ -116,7 +116,42 @@ func appendText(b []byte, key, value string, most int) []byte {
 
 func appendField(b []byte, key, value string, most int) []byte {
 	b = append(b, key...)
-	return exchange.AppendJSONString(b, cut(value, most))
+	if value = cut(value, most); !plain(value) {
+		return exchange.AppendJSONString(b, value)
+	}
+	b = append(b, '"')
+	b = append(b, value...)
+	return append(b, '"')
+}
+
+// plain reports whether a text stands for itself between quotes: printable ASCII
+// without quote and backslash. It looks at eight bytes at a time, since
+// nearly all texts are, and looking is most of the work of a line.
+func plain(s string) bool {
+	const low, high = 0x0101010101010101, 0x8080808080808080
+	i := 0
+	for ; i+8 <= len(s); i += 8 {
+		v := uint64(s[i]) | uint64(s[i+1])<<8 | uint64(s[i+2])<<16 | uint64(s[i+3])<<24 |
+			uint64(s[i+4])<<32 | uint64(s[i+5])<<40 | uint64(s[i+6])<<48 | uint64(s[i+7])<<56
+		// Of each byte only the highest bit counts. Where a byte is zero, or
+		// less than what is taken from it, the subtraction sets that bit; what
+		// it borrows can only touch a byte above one that is found already.
+		quote, back, del := v^low*'"', v^low*'\\', v^low*0x7f
+		if (v|(v-low*' ')|(quote-low)|(back-low)|(del-low))&high != 0 {
+			return simple(s[i:])
+		}
+	}
+	return simple(s[i:])
+}
+
+// simple is plain, byte by byte.
+func simple(s string) bool {
+	for i := 0; i < len(s); i++ {
+		if c := s[i]; c < ' ' || c >= 0x7f || c == '"' || c == '\\' {
+			return false
+		}
+	}
+	return true
 }
 
 // cut bounds a text, at the beginning of a character.
@@ -134,8 +169,11 @@ func cut(s string, most int) string {
 
 // withoutQuery cuts a query or fragment off.
 func withoutQuery(s string) string {
-	if i := strings.IndexAny(s, "?#"); i >= 0 {
-		return s[:i]
+	if i := strings.IndexByte(s, '?'); i >= 0 {
+		s = s[:i]
+	}
+	if i := strings.IndexByte(s, '#'); i >= 0 {
+		s = s[:i]
 	}
 	return s
 }
@@ -178,18 +216,18 @@ func appendSeconds(b []byte, ns int64) []byte {
 func appendCombined(b []byte, x *exchange.Exchange, clock *lineClock) []byte {
 	clock.at(began(x))
 	r := &x.Request
-	b = appendWord(b, x.Client.IP, mostText)
+	b = appendWord(b, x.Client.IP)
 	b = append(b, " - "...)
-	b = appendWord(b, x.Who.Consumer, mostText)
+	b = appendWord(b, x.Who.Consumer)
 	b = append(b, " ["...)
 	b = append(b, clock.common...)
 	b = append(b, `] "`...)
 	if r.Method == "" {
 		b = append(b, '-') // nothing of the request could be read
 	} else {
-		b = appendEscaped(b, r.Method, mostText)
+		b = appendEscaped(b, r.Method, mostText, ' ')
 		b = append(b, ' ')
-		b = appendEscaped(b, withoutQuery(r.RawPath), mostPath)
+		b = appendEscaped(b, withoutQuery(r.RawPath), mostPath, ' ')
 		b = append(b, ' ')
 		b = append(b, r.Proto.String()...)
 	}
@@ -202,28 +240,42 @@ func appendCombined(b []byte, x *exchange.Exchange, clock *lineClock) []byte {
 		b = strconv.AppendInt(b, x.Response.Sent, 10)
 	}
 	b = append(b, ` "`...)
-	b = appendWord(b, referer(x), mostPath)
+	b = appendQuoted(b, referer(x), mostPath)
 	b = append(b, `" "`...)
-	b = appendWord(b, r.Header.Known(exchange.UserAgent), mostText)
+	b = appendQuoted(b, r.Header.Known(exchange.UserAgent), mostText)
 	return append(b, '"', '\n')
 }
 
-// appendWord appends a value, and a hyphen where there is none.
-func appendWord(b []byte, s string, most int) []byte {
+// appendWord appends a value that a space ends, and a hyphen where there is
+// none.
+func appendWord(b []byte, s string) []byte {
 	if s == "" {
 		return append(b, '-')
 	}
-	return appendEscaped(b, s, most)
+	return appendEscaped(b, s, mostText, '!')
+}
+
+// appendQuoted appends a value that a quote ends, and a hyphen where there is
+// none.
+func appendQuoted(b []byte, s string, most int) []byte {
+	if s == "" {
+		return append(b, '-')
+	}
+	return appendEscaped(b, s, most, ' ')
 }
 
 // appendEscaped appends a text in which whatever could end the value, break the
-// line or steer a terminal is written \xHH, as log readers know it.
-func appendEscaped(b []byte, s string, most int) []byte {
+// line or steer a terminal is written \xHH, as log readers know it. lowest is
+// the first character that stands for itself.
+func appendEscaped(b []byte, s string, most int, lowest byte) []byte {
 	const hexDigits = "0123456789abcdef"
 	s = cut(s, most)
+	if lowest == ' ' && plain(s) {
+		return append(b, s...)
+	}
 	start := 0
 	for i := 0; i < len(s); i++ {
-		if c := s[i]; c < ' ' || c >= 0x7f || c == '"' || c == '\\' {
+		if c := s[i]; c < lowest || c >= 0x7f || c == '"' || c == '\\' {
 			b = append(b, s[start:i]...)
 			b = append(b, '\\', 'x', hexDigits[c>>4], hexDigits[c&15])
 			start = i + 1
