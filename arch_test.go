@@ -43,6 +43,10 @@ policy < exchange
 # A policy stands alone: it can be read, tested and removed alone.
 policy/* < policy exchange
 
+# Limits share their arithmetic, and keys are expressions too. Both rooms are
+# small libraries that know no other policy.
+policy/ratelimit < policy exchange limit expr
+
 # The ordered list of kinds, and nothing else.
 policy/all < policy policy/*
 

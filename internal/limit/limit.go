@@ -20,11 +20,21 @@ type State struct {
 	Retry     time.Duration // with !OK: until what was asked for would pass; Never when it is more than the limit
 }
 
+// Clock gives the times of limits: nanoseconds since it was made, and more
+// than none. State that outlasts a reload needs a clock that does.
+type Clock struct{ start time.Time }
+
+// NewClock returns a clock that starts now.
+func NewClock() *Clock { return &Clock{time.Now()} }
+
+// Now reads the clock. It is monotonic.
+func (c *Clock) Now() int64 { return int64(time.Since(c.start)) + 1 }
+
 // Never is the Retry of a request that asks for more than a limit can give.
 const Never = time.Duration(math.MaxInt64)
 
 // Limit is one limit with the state of its keys. All of it is safe for
-// concurrent use. Times are monotonic nanoseconds and do not go back.
+// concurrent use. Times are those of a Clock.
 type Limit interface {
 	// Take takes cost units if the key may have them all.
 	Take(key uint64, cost, now int64) State

@@ -117,6 +117,7 @@ type Holds interface {
 type Env struct {
 	Name string       // the kind's name
 	Path string       // where the policy stands in the config, for logs
+	At   string       // whom it belongs to, by name, for keys of Keep: it stays the same when lists are put into another order
 	Log  *slog.Logger // for events, not for requests
 
 	Slots   *Slots                                  // numbers of private state, see Slot

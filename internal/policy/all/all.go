@@ -5,6 +5,7 @@ import (
 	"gatehouse.dev/gatehouse/internal/policy"
 	"gatehouse.dev/gatehouse/internal/policy/accesslog"
 	"gatehouse.dev/gatehouse/internal/policy/headers"
+	"gatehouse.dev/gatehouse/internal/policy/ratelimit"
 	"gatehouse.dev/gatehouse/internal/policy/requestid"
 )
 
@@ -14,6 +15,9 @@ func Catalog() *policy.Catalog {
 	return policy.NewCatalog(
 		// edge
 		requestid.Kind(), // first: whatever refuses a request after it names the same id
+
+		// admit
+		ratelimit.Kind(), // at the edge where it counts by client: a flood is turned away before anything is done for it
 
 		// transform
 		headers.Kind(), // what goes on is changed when everything has been decided

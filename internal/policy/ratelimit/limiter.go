@@ -1,0 +1,391 @@
+package ratelimit
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"hash/maphash"
+	"log/slog"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"gatehouse.dev/gatehouse/internal/exchange"
+	"gatehouse.dev/gatehouse/internal/expr"
+	"gatehouse.dev/gatehouse/internal/limit"
+	"gatehouse.dev/gatehouse/internal/policy"
+)
+
+// limiter counts and refuses.
+type limiter struct {
+	limits     []compiled
+	slot       policy.Slot[state]
+	seed       maphash.Seed
+	clock      *limit.Clock
+	log        *slog.Logger
+	path       string
+	policy     string // the RateLimit-Policy field
+	dryRun     bool
+	headers    bool
+	costHeader string
+
+	store   limit.Store // nil: local
+	failure string
+	timeout time.Duration
+	told    atomic.Int64 // when dry run or a failure was last logged
+}
+
+// compiled is one limit.
+type compiled struct {
+	name  string
+	rule  limit.Rule
+	exact bool
+	cost  int64
+	by    by
+	field string        // of byHeader
+	expr  *expr.Program // of byExpr
+	local limit.Limit
+	texts texts
+
+	key     string         // of the limit in a shared store
+	refused *limit.Buckets // until when the shared store refuses a key
+}
+
+// state is what one request did to the limits.
+type state struct {
+	keys    [mostLimits]uint64
+	states  [mostLimits]limit.State
+	problem exchange.Problem
+	known   uint8 // bit i: states[i] is what limit i said
+	taken   bool  // all of them allowed it, and it was counted
+	shared  bool  // it was counted in the shared store
+	extra   int64
+}
+
+func (l *limiter) Request(x *exchange.Exchange) policy.Verdict {
+	s := l.slot.Get(x)
+	now := l.clock.Now()
+	for i := range l.limits {
+		s.keys[i] = l.limits[i].hash(x, l.seed)
+	}
+	refused := -1
+	if l.store == nil {
+		refused = l.take(s, now)
+	} else {
+		var err error
+		if refused, err = l.takeShared(x, s, now); err != nil {
+			switch l.failure {
+			case "open":
+				l.tell("limits are not kept: the store does not answer", err)
+				return policy.Next
+			case "closed":
+				x.Fail(unknown.With(err))
+				return policy.Stop
+			}
+			l.tell("limits are kept locally: the store does not answer", err)
+			refused = l.take(s, now)
+		}
+	}
+	s.taken = refused < 0
+	if refused < 0 {
+		return policy.Next
+	}
+	if l.dryRun {
+		l.tell("a request over the limit was let through by dry_run", nil, "limit", l.limits[refused].name, "request_id", x.RequestID())
+		return policy.Next
+	}
+	s.problem = refusal
+	if retry := s.states[refused].Retry; retry != limit.Never {
+		s.problem.Retry = retry
+	}
+	x.Fail(&s.problem)
+	return policy.Stop
+}
+
+// take asks the local limits one after the other. What earlier ones gave to a
+// request that a later one refuses is given back.
+func (l *limiter) take(s *state, now int64) (refused int) {
+	for i := range l.limits {
+		one := &l.limits[i]
+		s.states[i] = one.local.Take(s.keys[i], one.cost, now)
+		s.known |= 1 << i
+		if s.states[i].OK {
+			continue
+		}
+		for j := range i {
+			l.limits[j].local.Give(s.keys[j], l.limits[j].cost, now)
+			s.states[j].Remaining += l.limits[j].cost
+		}
+		return i
+	}
+	return -1
+}
+
+// takeShared asks the shared store about all limits at once. A key that it
+// refused is not asked about again before it may be allowed, so that a flood
+// ends here.
+func (l *limiter) takeShared(x *exchange.Exchange, s *state, now int64) (refused int, err error) {
+	for i := range l.limits {
+		if until := l.limits[i].refused.Until(s.keys[i], now); until > now {
+			s.states[i] = limit.State{Retry: time.Duration(until - now), Reset: time.Duration(until - now)}
+			s.known = 1 << i
+			return i, nil
+		}
+	}
+	calls := l.calls(x)
+	ctx, cancel := context.WithTimeout(context.Background(), l.timeout)
+	defer cancel()
+	if err := l.store.Take(ctx, calls); err != nil {
+		return 0, err
+	}
+	refused = -1
+	s.shared = true
+	for i := range calls {
+		s.states[i] = calls[i].State
+		s.known |= 1 << i
+		if calls[i].State.OK || refused >= 0 {
+			continue
+		}
+		refused = i
+		if retry := calls[i].State.Retry; retry != limit.Never {
+			l.limits[i].refused.Extend(s.keys[i], now+int64(retry), now)
+		}
+	}
+	if refused >= 0 && len(calls) > 1 {
+		l.giveBack(ctx, calls)
+	}
+	return refused, nil
+}
+
+// giveBack returns what some limits of a shared store gave to a request that
+// another one refused.
+func (l *limiter) giveBack(ctx context.Context, calls []limit.Call) {
+	back := calls[:0:0]
+	for _, c := range calls {
+		if c.State.OK {
+			c.Cost = -c.Cost
+			back = append(back, c)
+		}
+	}
+	if len(back) == 0 {
+		return
+	}
+	if err := l.store.Add(ctx, back); err != nil {
+		l.tell("units could not be given back to the store", err)
+	}
+}
+
+func (l *limiter) calls(x *exchange.Exchange) []limit.Call {
+	calls := make([]limit.Call, len(l.limits))
+	for i := range l.limits {
+		one := &l.limits[i]
+		calls[i] = limit.Call{Key: one.key + ":" + digest(one.text(x)), Rule: one.rule, Exact: one.exact, Cost: one.cost}
+	}
+	return calls
+}
+
+// Response charges what the answer says and tells the client where it stands.
+func (l *limiter) Response(x *exchange.Exchange) {
+	s := l.slot.Get(x)
+	if l.costHeader != "" {
+		l.charge(x, s)
+	}
+	if !l.headers || s.known == 0 {
+		return
+	}
+	h := &x.Response.Header
+	h.Append(exchange.Field{Name: "RateLimit-Policy", Value: l.policy})
+	for i := range l.limits {
+		if s.known&(1<<i) == 0 {
+			continue
+		}
+		h.Append(exchange.Field{Name: "RateLimit", Value: l.limits[i].texts.of(l.limits[i].name, &s.states[i])})
+	}
+}
+
+// charge settles the difference between what was taken and what the upstream
+// says that the request did cost.
+func (l *limiter) charge(x *exchange.Exchange, s *state) {
+	text, ok := x.Response.Header.Lookup(l.costHeader)
+	if !ok {
+		return
+	}
+	x.Response.Header.Del(l.costHeader)
+	real, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || real < 0 || !s.taken || x.Response.Local {
+		return
+	}
+	s.extra = min(real, 1e9) - l.limits[0].cost
+	if s.extra == 0 || s.shared {
+		return // the shared store is told when the client has its answer
+	}
+	now := l.clock.Now()
+	for i := range l.limits {
+		one := &l.limits[i]
+		extra := min(real, 1e9) - one.cost
+		if extra > 0 {
+			one.local.Charge(s.keys[i], extra, now)
+		} else {
+			one.local.Give(s.keys[i], -extra, now)
+		}
+		s.states[i] = one.local.Take(s.keys[i], 0, now)
+	}
+}
+
+// Done settles with the shared store.
+func (l *limiter) Done(x *exchange.Exchange) {
+	if l.store == nil {
+		return
+	}
+	s := l.slot.Get(x)
+	if !s.shared || s.extra == 0 {
+		return
+	}
+	calls := l.calls(x)
+	for i := range calls {
+		calls[i].Cost = s.extra + l.limits[0].cost - calls[i].Cost
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), l.timeout)
+	defer cancel()
+	if err := l.store.Add(ctx, calls); err != nil {
+		l.tell("the cost of an answer could not be charged", err)
+	}
+}
+
+// tell logs at most once a second: events of a policy must not become a log of
+// requests.
+func (l *limiter) tell(text string, err error, more ...any) {
+	now, last := l.clock.Now(), l.told.Load()
+	if last != 0 && now-last < int64(time.Second) || !l.told.CompareAndSwap(last, now) {
+		return
+	}
+	more = append(more, "path", l.path)
+	if err != nil && !errors.Is(err, context.Canceled) {
+		more = append(more, "error", err)
+	}
+	l.log.Warn(text, more...)
+}
+
+// The first word of a hash says what it is of, so that a header cannot be
+// taken for an address.
+const (
+	ofClient byte = iota
+	ofConsumer
+	ofRoute
+	ofHeader
+	ofExpr
+)
+
+// hash names the key of a request. The seed is secret: a client cannot find
+// keys that fall together.
+func (c *compiled) hash(x *exchange.Exchange, seed maphash.Seed) uint64 {
+	var h maphash.Hash
+	h.SetSeed(seed)
+	switch c.by {
+	case byConsumer:
+		if x.Who.Consumer != "" {
+			h.WriteByte(ofConsumer)
+			h.WriteString(x.Who.Consumer)
+			return h.Sum64()
+		}
+	case byRoute:
+		h.WriteByte(ofRoute)
+		h.WriteString(x.Route.Name)
+		return h.Sum64()
+	case byHeader:
+		// All lines count: a client cannot choose which one is looked at.
+		found := false
+		h.WriteByte(ofHeader)
+		for v := range x.Request.Header.Values(c.field) {
+			found = true
+			h.WriteString(v)
+			h.WriteByte(0)
+		}
+		if found {
+			return h.Sum64()
+		}
+		h.Reset()
+	case byExpr:
+		if text, err := c.expr.Text(x); err == nil {
+			h.WriteByte(ofExpr)
+			h.WriteString(text)
+			return h.Sum64()
+		}
+	}
+	h.WriteByte(ofClient)
+	network := client(x)
+	h.Write(network[:])
+	return h.Sum64()
+}
+
+// client returns the address that counts as one client: all of IPv4, and of
+// IPv6 the /64, which is what one subscriber has.
+func client(x *exchange.Exchange) [16]byte {
+	addr := x.Client.Addr.Addr()
+	a := addr.As16()
+	if addr.Is6() && !addr.Is4In6() {
+		clear(a[8:])
+	}
+	return a
+}
+
+// text is hash for a shared store: the same on every gateway.
+func (c *compiled) text(x *exchange.Exchange) string {
+	switch c.by {
+	case byConsumer:
+		if x.Who.Consumer != "" {
+			return "consumer\x00" + x.Who.Consumer
+		}
+	case byRoute:
+		return "route\x00" + x.Route.Name
+	case byHeader:
+		all, found := "header", false
+		for v := range x.Request.Header.Values(c.field) {
+			all, found = all+"\x00"+v, true
+		}
+		if found {
+			return all
+		}
+	case byExpr:
+		if text, err := c.expr.Text(x); err == nil {
+			return "expr\x00" + text
+		}
+	}
+	network := client(x)
+	return "client\x00" + string(network[:])
+}
+
+// digest shortens a key, and keeps what it says out of the store.
+func digest(s string) string {
+	sum := sha256.Sum256([]byte(s))
+	return hex.EncodeToString(sum[:16])
+}
+
+// texts remembers the RateLimit fields that were written lately. What remains
+// and when it is back go together, so a few hundred of them serve nearly every
+// answer without an allocation.
+type texts struct{ list *[512]atomic.Pointer[text] }
+
+type text struct {
+	remaining, reset int64
+	value            string
+}
+
+func newTexts() texts { return texts{new([512]atomic.Pointer[text])} }
+
+// of is the RateLimit field of a limit: what remains, and the seconds until
+// all of it is back (draft-ietf-httpapi-ratelimit-headers, section 4).
+func (t texts) of(name string, s *limit.State) string {
+	remaining, reset := s.Remaining, int64((s.Reset+time.Second-1)/time.Second)
+	at := &t.list[uint64(remaining*31+reset)%uint64(len(t.list))]
+	if known := at.Load(); known != nil && known.remaining == remaining && known.reset == reset {
+		return known.value
+	}
+	b := strconv.AppendQuote(make([]byte, 0, 64), name)
+	b = strconv.AppendInt(append(b, ";r="...), max(remaining, 0), 10)
+	b = strconv.AppendInt(append(b, ";t="...), reset, 10)
+	one := &text{remaining, reset, string(b)}
+	at.Store(one)
+	return one.value
+}
