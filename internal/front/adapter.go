@@ -176,7 +176,7 @@ func (a *adapter) WriteHead(x *exchange.Exchange) error {
 	if r.Local && len(h["Server"]) == 0 {
 		h["Server"] = []string{"gatehouse"}
 	}
-	a.closes = a.closes || r.Close || x.Request.Lent || a.draining() || !a.body.short()
+	a.closes = a.closes || r.Close || x.Request.Lent || a.draining() || !a.body.short(r.Length >= 0)
 	if a.closes && x.Request.Proto <= exchange.HTTP11 {
 		h["Connection"] = []string{"close"}
 	}
@@ -341,6 +341,9 @@ func (b *stdBody) Next() ([]byte, error) {
 	}
 	for {
 		n, err := b.a.r.Body.Read(b.buf)
+		if err == io.EOF {
+			b.err = io.EOF // it may come with the last bytes
+		}
 		if n > 0 {
 			b.a.x.Request.Received += int64(n)
 			return b.buf[:n], nil
@@ -349,7 +352,6 @@ func (b *stdBody) Next() ([]byte, error) {
 		case err == nil:
 			continue
 		case err == io.EOF:
-			b.err = io.EOF
 		case b.interrupted():
 			return nil, errStopped
 		default:
@@ -388,6 +390,10 @@ func (b *stdBody) Close() error {
 	return nil
 }
 
+// ended reports whether there is no more to read. Nobody else may be using the
+// body.
+func (b *stdBody) ended() bool { return b.a == nil || b.err == io.EOF }
+
 // ask notes that the client is told to send the body. net/http does it by
 // itself when the body is read. It reports false when it was noted before.
 func (b *stdBody) ask() bool {
@@ -401,12 +407,13 @@ func (b *stdBody) ask() bool {
 // short reports whether what is left of the body is worth reading so that the
 // connection can be used again. A client that waits for 100 Continue may or
 // may not send it after the answer: that is settled by ending the connection.
-// Nobody else may be using the body.
-func (b *stdBody) short() bool {
+// So is it after an answer that is not counted, whose end net/http does not
+// send before the body was read. Nobody else may be using the body.
+func (b *stdBody) short(counted bool) bool {
 	switch {
-	case b.a == nil, b.err == io.EOF:
+	case b.ended():
 		return true
-	case b.err != nil, b.a.x.Request.Expect && !b.asked:
+	case !counted, b.err != nil, b.a.x.Request.Expect && !b.asked:
 		return false
 	}
 	return b.a.x.Request.Length-b.a.x.Request.Received <= drainMost

@@ -96,6 +96,10 @@ func (c *Change) Commit() {
 	f := c.f
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.stopped {
+		c.Discard()
+		return
+	}
 	wanted := make(map[string]bool)
 	for _, cfg := range c.cfgs {
 		wanted[cfg.Address] = true

@@ -26,13 +26,15 @@ type gate struct {
 	// What follows belongs to whoever reads: net/http's goroutine, the one it
 	// starts to notice that the client went away, or one that has the body.
 	// Never are there two at once.
+	reading sync.Mutex
 	phase   phase
 	in      []byte
 	r, v, w int // in[r:v] may be read, in[v:w] is not checked yet
 	check   h1.Check
 	x       *exchange.Exchange
 	refusal *exchange.Problem
-	standIn []byte // what net/http gets in place of a refused head
+	anew    []byte // bytes for net/http that are ours: chunks, or in place of a refused head
+	chunk   []byte // memory of anew
 	err     error  // why there is no more to read
 	served  int
 	abrupt  bool // nobody is waited for when the connection is closed
@@ -53,10 +55,9 @@ type phase uint8
 
 const (
 	beforeHead phase = iota // the next request is waited for
-	inHead                  // a head is being handed over
-	inBody
-	behind // the request has been read, the answer is not finished
-	raw    // the connection was upgraded
+	inBody                  // a head has been read
+	behind                  // all of the request has been read, the answer is not finished
+	raw                     // the connection was upgraded
 )
 
 const (
@@ -74,9 +75,11 @@ func newGate(e *std, nc net.Conn, client *exchange.Client, ended func()) *gate {
 
 // Read implements net.Conn.
 func (g *gate) Read(p []byte) (int, error) {
+	g.reading.Lock()
+	defer g.reading.Unlock()
 	for {
-		if n := copy(p, g.standIn); n > 0 {
-			g.standIn = g.standIn[n:]
+		if n := copy(p, g.anew); n > 0 {
+			g.anew = g.anew[n:]
 			return n, nil
 		}
 		if g.r < g.v {
@@ -91,11 +94,6 @@ func (g *gate) Read(p []byte) (int, error) {
 		switch g.phase {
 		case beforeHead:
 			err = g.readHead()
-		case inHead:
-			g.phase = inBody
-			if g.check.Bodiless() {
-				g.phase = behind
-			}
 		case inBody:
 			err = g.readBody()
 		case behind:
@@ -138,7 +136,10 @@ func (g *gate) readHead() error {
 		if size > 0 {
 			g.x.Times.Head = exchange.Now()
 			g.v += size
-			g.phase = inHead
+			g.phase = inBody
+			if g.check.Framing() == 0 {
+				g.phase = behind
+			}
 			return nil
 		}
 		var err error
@@ -168,7 +169,7 @@ func (g *gate) refuse(p *exchange.Problem) {
 	if g.x.Request.Method == "HEAD" {
 		method = "HEAD "
 	}
-	g.standIn = []byte(method + "/ HTTP/1.1\r\nHost: refused\r\n\r\n")
+	g.anew = []byte(method + "/ HTTP/1.1\r\nHost: refused\r\n\r\n")
 }
 
 // fail notes why there is no more to read, unless the reader was only told to
@@ -180,18 +181,24 @@ func (g *gate) fail(err error) error {
 	return err
 }
 
-// readBody reads and checks more of a body.
+// readBody reads and checks more of a body. Chunks are written anew: net/http
+// keeps what it has of a chunk until it has all of it, and a service may be
+// waiting for just that. Trailer fields do not pass through it.
 func (g *gate) readBody() error {
 	for {
-		n, ended, p := g.check.Body(g.in[g.v:g.w])
-		g.v += n
-		if ended {
-			g.phase = behind
-		}
+		data, taken, ended, p := g.check.Body(g.in[g.v:g.w])
+		g.v += taken
 		if p != nil {
 			g.err = p
 		}
-		if n > 0 || p != nil || ended {
+		if g.check.Framing() == h1.Chunked {
+			g.r = g.v
+			g.rechunk(data, ended)
+		}
+		if ended {
+			g.phase = behind
+		}
+		if taken > 0 || p != nil || ended {
 			return nil
 		}
 		patience, ok := g.check.Patience()
@@ -214,6 +221,20 @@ func (g *gate) readBody() error {
 			return g.fail(err)
 		}
 	}
+}
+
+// rechunk has net/http read a piece of a body as one chunk.
+func (g *gate) rechunk(data []byte, ended bool) {
+	b := g.chunk[:0]
+	if len(data) > 0 {
+		b = h1.AppendChunkHead(b, len(data), true)
+		b = append(b, data...)
+		b = append(b, "\r\n"...)
+	}
+	if ended {
+		b = append(b, "0\r\n\r\n"...)
+	}
+	g.chunk, g.anew = b, b
 }
 
 // readAhead is what net/http does while a request is being answered: it waits

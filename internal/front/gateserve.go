@@ -1,6 +1,7 @@
 package front
 
 import (
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -45,11 +46,35 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		panic(http.ErrAbortHandler) // net/http then ends the connection, and nothing else
 	case a.stream.Conn != nil:
 		_ = g.Close()
-	case a.closes && g.phase == inBody:
-		g.err = io.EOF // the rest of the body is of no use
-	case g.phase == inBody:
+	case a.body.ended():
+	case a.closes:
+		g.giveUp()
+	case !g.drainBody(r.Body):
+		panic(http.ErrAbortHandler) // the answer is complete, and has been sent
+	}
+}
+
+// giveUp has net/http find the end of the connection instead of what is left
+// of a body. Nobody is reading.
+func (g *gate) giveUp() {
+	g.reading.Lock()
+	defer g.reading.Unlock()
+	if g.phase == inBody {
+		g.err = io.EOF
+	}
+}
+
+// drainBody reads what is left of a body, so that the connection can be used
+// again. net/http must not do that by itself: it would then look out for the
+// client while it reads the next request.
+func (g *gate) drainBody(b io.Reader) bool {
+	g.reading.Lock()
+	if g.phase == inBody {
 		g.check.GiveUp()
 	}
+	g.reading.Unlock()
+	n, err := io.CopyN(io.Discard, b, drainMost+1)
+	return errors.Is(err, io.EOF) && n <= drainMost
 }
 
 // doubt compares the two readings of a head, that of h1 and that of net/http.
@@ -64,6 +89,8 @@ func doubt(x *exchange.Exchange, r *http.Request) *exchange.Problem {
 
 // broken turns net/http's error of reading a body into the reason.
 func (g *gate) broken(err error) error {
+	g.reading.Lock()
+	defer g.reading.Unlock()
 	if g.err != nil {
 		return g.err
 	}
@@ -81,7 +108,9 @@ func (g *gate) reset() {
 
 // upgraded makes the gate an ordinary connection.
 func (g *gate) upgraded() {
+	g.reading.Lock()
 	g.phase = raw
+	g.reading.Unlock()
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.aborted = false
@@ -115,6 +144,12 @@ func (g *gate) cut() {
 // Close implements net.Conn.
 func (g *gate) Close() error {
 	g.closing.Do(func() {
+		g.mu.Lock()
+		g.aborted = true
+		g.wake()
+		g.mu.Unlock()
+		g.reading.Lock() // who looks out for the client has stopped
+		defer g.reading.Unlock()
 		if x := g.x; x != nil {
 			if g.phase != beforeHead && g.refusal == nil && g.e.o.Refused != nil {
 				// net/http answered by itself, and in its own words.

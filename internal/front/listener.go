@@ -64,12 +64,16 @@ func listen(address string, o *Options) (*listener, error) {
 	if err != nil {
 		return nil, err
 	}
+	return newListener(ln, o), nil
+}
+
+func newListener(ln net.Listener, o *Options) *listener {
 	l := &listener{o: o, ln: ln, engines: make(map[engine]int), accepted: make(chan struct{})}
 	l.room = sync.NewCond(&l.mu)
 	if tcp, ok := ln.Addr().(*net.TCPAddr); ok {
 		l.port = strconv.Itoa(tcp.Port)
 	}
-	return l, nil
+	return l
 }
 
 func open(address string) (net.Listener, error) {

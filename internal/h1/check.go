@@ -83,34 +83,31 @@ func (c *Check) Head(b []byte) (skip, size int, p *exchange.Problem) {
 	return skip, size, p
 }
 
-// Bodiless reports that nothing follows the head.
-func (c *Check) Bodiless() bool { return c.framing == 0 }
+// Framing returns what the head said of the body.
+func (c *Check) Framing() Framing { return c.framing }
 
-// Body returns how many bytes at the start of b belong to the body and are in
-// order, framing included, and whether the body ends with them. When n is 0,
-// more bytes are needed behind the same ones, never more than BufferSize.
-func (c *Check) Body(b []byte) (n int, ended bool, p *exchange.Problem) {
+// Body takes bytes from the front of b. It returns how many it took, framing
+// included, a piece of the body among them, and whether the body ends with
+// them. When it took none, it needs to see the same bytes again with more after
+// them, never more than BufferSize at once. Trailer fields are in the request
+// when the body has ended.
+func (c *Check) Body(b []byte) (data []byte, taken int, ended bool, p *exchange.Problem) {
 	if c.framing != Chunked {
-		n = int(min(int64(len(b)), c.left))
+		n := int(min(int64(len(b)), c.left))
 		c.left -= int64(n)
-		return n, c.left == 0, nil
+		return b[:n], n, c.left == 0, nil
 	}
-	for n < len(b) {
-		data, taken, err := c.chunks.Decode(b[n:], &c.request.Trailer)
-		c.received += int64(len(data))
-		switch {
-		case err == io.EOF:
-			return n + taken, true, nil
-		case err != nil:
-			return n, false, malformedBody.With(err)
-		case c.limits.Body > 0 && c.received > c.limits.Body:
-			return n, false, &bodyTooLarge
-		case taken == 0:
-			return n, false, nil
-		}
-		n += taken
+	data, taken, err := c.chunks.Decode(b, &c.request.Trailer)
+	c.received += int64(len(data))
+	switch {
+	case err == io.EOF:
+		return data, taken, true, nil
+	case err != nil:
+		return nil, taken, false, malformedBody.With(err)
+	case c.limits.Body > 0 && c.received > c.limits.Body:
+		return nil, taken, false, &bodyTooLarge
 	}
-	return n, false, nil
+	return data, taken, false, nil
 }
 
 // Waited says that the client kept its reader waiting for a piece of the body.

@@ -229,8 +229,10 @@ func Plain(t testing.TB, cat *policy.Catalog, text string, services func(name st
 		x.Response.SetBody(body)
 	}})
 	q := Request{Target: "/", Header: []exchange.Field{
-		{Name: "User-Agent", Value: "Mozilla/5.0"}, {Name: "Accept", Value: "*/*"},
-		{Name: "Accept-Encoding", Value: "gzip, br"}, {Name: "Accept-Language", Value: "en"},
+		{Name: "User-Agent", Value: "Mozilla/5.0"},
+		{Name: "Accept", Value: "*/*"},
+		{Name: "Accept-Encoding", Value: "gzip, br"},
+		{Name: "Accept-Language", Value: "en"},
 	}}
 	return func() {
 		x := exchange.Get()

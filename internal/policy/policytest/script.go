@@ -463,8 +463,12 @@ func (s *script) lines(lines, below []string) error {
 		if i >= len(below) {
 			return fmt.Errorf("there is one more: %s", line)
 		}
-		if ok, err := s.match(below[i], line, true); err != nil || !ok {
-			return fmt.Errorf("line %d is another (%v): %s", i+1, err, line)
+		ok, err := s.match(below[i], line, true)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return fmt.Errorf("line %d is another: %s", i+1, line)
 		}
 	}
 	if len(below) > len(lines) {

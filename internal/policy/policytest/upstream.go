@@ -1,6 +1,7 @@
 package policytest
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -113,7 +114,7 @@ func (u *upstream) receive(x *exchange.Exchange) (*Received, *exchange.Problem) 
 		if err == io.EOF {
 			break
 		}
-		if own, ok := err.(*exchange.Problem); ok {
+		if own := (*exchange.Problem)(nil); errors.As(err, &own) {
 			return nil, own
 		}
 		if err != nil || body.Len() > mostReceived {
