@@ -120,14 +120,18 @@ github.com/prometheus < observe
 # Commands and flags.
 github.com/spf13/cobra < cmd/*
 
+# Reading GeoIP files.
+github.com/oschwald/maxminddb-golang < policy/ip
+
 # Watching files is part of the process's life.
 github.com/fsnotify/fsnotify < app
 
 # System calls that package syscall does not have.
 golang.org/x/sys < wire front test/*
 
-# Protocol pieces: HPACK, frames, HTTP/3.
-golang.org/x/net < front h2 upstream
+# Protocol pieces: HPACK, frames, HTTP/3. The list of public suffixes tells a
+# wildcard over one's own hosts from one over everybody's.
+golang.org/x/net < front h2 upstream policy/cors
 github.com/quic-go < front h2 upstream
 `
 

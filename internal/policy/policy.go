@@ -113,6 +113,10 @@ type Holds interface {
 	HoldResponse() int64
 }
 
+// Preflights is a policy that answers CORS preflights. A route with one takes
+// the OPTIONS that asks for a request which the route would take.
+type Preflights interface{ Preflights() }
+
 // Env is what a policy is compiled with.
 type Env struct {
 	Name string       // the kind's name

@@ -4,9 +4,15 @@ package all
 import (
 	"gatehouse.dev/gatehouse/internal/policy"
 	"gatehouse.dev/gatehouse/internal/policy/accesslog"
+	"gatehouse.dev/gatehouse/internal/policy/bodylimit"
+	"gatehouse.dev/gatehouse/internal/policy/bot"
+	"gatehouse.dev/gatehouse/internal/policy/cors"
+	"gatehouse.dev/gatehouse/internal/policy/csrf"
 	"gatehouse.dev/gatehouse/internal/policy/headers"
+	"gatehouse.dev/gatehouse/internal/policy/ip"
 	"gatehouse.dev/gatehouse/internal/policy/ratelimit"
 	"gatehouse.dev/gatehouse/internal/policy/requestid"
+	"gatehouse.dev/gatehouse/internal/policy/securityheaders"
 )
 
 // Catalog returns every kind. Within a stage, request and done steps run in
@@ -14,7 +20,13 @@ import (
 func Catalog() *policy.Catalog {
 	return policy.NewCatalog(
 		// edge
-		requestid.Kind(), // first: whatever refuses a request after it names the same id
+		requestid.Kind(),       // first: whatever refuses a request after it names the same id
+		securityheaders.Kind(), // its fields are on every answer, also on those of what refuses
+		ip.Kind(),              // whom we do not talk to gets nothing else
+		cors.Kind(),            // a page may read why it was refused, and preflights are not counted
+		bot.Kind(),             // before it costs a place in somebody's limit
+		csrf.Kind(),            // a cheap look at two fields
+		bodylimit.Kind(),       // by the announced length, before a byte is read
 
 		// admit
 		ratelimit.Kind(), // at the edge where it counts by client: a flood is turned away before anything is done for it

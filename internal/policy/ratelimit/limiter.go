@@ -4,9 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"hash/maphash"
-	"log/slog"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -23,8 +21,7 @@ type limiter struct {
 	slot       policy.Slot[state]
 	seed       maphash.Seed
 	clock      *limit.Clock
-	log        *slog.Logger
-	path       string
+	tell       *policy.Teller
 	policy     string // the RateLimit-Policy field
 	dryRun     bool
 	headers    bool
@@ -33,7 +30,6 @@ type limiter struct {
 	store   limit.Store // nil: local
 	failure string
 	timeout time.Duration
-	told    atomic.Int64 // when dry run or a failure was last logged
 }
 
 // compiled is one limit.
@@ -77,13 +73,13 @@ func (l *limiter) Request(x *exchange.Exchange) policy.Verdict {
 		if refused, err = l.takeShared(x, s, now); err != nil {
 			switch l.failure {
 			case "open":
-				l.tell("limits are not kept: the store does not answer", err)
+				l.tell.Warn("limits are not kept: the store does not answer", "error", err)
 				return policy.Next
 			case "closed":
 				x.Fail(unknown.With(err))
 				return policy.Stop
 			}
-			l.tell("limits are kept locally: the store does not answer", err)
+			l.tell.Warn("limits are kept locally: the store does not answer", "error", err)
 			refused = l.take(s, now)
 		}
 	}
@@ -92,7 +88,7 @@ func (l *limiter) Request(x *exchange.Exchange) policy.Verdict {
 		return policy.Next
 	}
 	if l.dryRun {
-		l.tell("a request over the limit was let through by dry_run", nil, "limit", l.limits[refused].name, "request_id", x.RequestID())
+		l.tell.Warn("a request over the limit was let through by dry_run", "limit", l.limits[refused].name, "request_id", x.RequestID())
 		return policy.Next
 	}
 	s.problem = refusal
@@ -172,7 +168,7 @@ func (l *limiter) giveBack(ctx context.Context, calls []limit.Call) {
 		return
 	}
 	if err := l.store.Add(ctx, back); err != nil {
-		l.tell("units could not be given back to the store", err)
+		l.tell.Warn("units could not be given back to the store", "error", err)
 	}
 }
 
@@ -249,22 +245,8 @@ func (l *limiter) Done(x *exchange.Exchange) {
 	ctx, cancel := context.WithTimeout(context.Background(), l.timeout)
 	defer cancel()
 	if err := l.store.Add(ctx, calls); err != nil {
-		l.tell("the cost of an answer could not be charged", err)
+		l.tell.Warn("the cost of an answer could not be charged", "error", err)
 	}
-}
-
-// tell logs at most once a second: events of a policy must not become a log of
-// requests.
-func (l *limiter) tell(text string, err error, more ...any) {
-	now, last := l.clock.Now(), l.told.Load()
-	if last != 0 && now-last < int64(time.Second) || !l.told.CompareAndSwap(last, now) {
-		return
-	}
-	more = append(more, "path", l.path)
-	if err != nil && !errors.Is(err, context.Canceled) {
-		more = append(more, "error", err)
-	}
-	l.log.Warn(text, more...)
 }
 
 // The first word of a hash says what it is of, so that a header cannot be

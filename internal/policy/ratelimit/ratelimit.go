@@ -110,7 +110,7 @@ func (c *Config) list() []*Limit {
 // Compile finds the live counts of each limit.
 func (c *Config) Compile(env *policy.Env) (policy.Policy, error) {
 	l := &limiter{
-		slot: policy.NewSlot[state](env), log: env.Log, path: env.Path,
+		slot: policy.NewSlot[state](env), tell: policy.NewTeller(env),
 		dryRun: c.DryRun, headers: c.Headers, failure: c.OnFailure, timeout: c.Timeout.D(),
 		costHeader: c.CostHeader,
 	}
