@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -48,10 +47,8 @@ var ErrCut = errors.New("requests in flight were cut")
 type App struct {
 	source  Source
 	version string
-	stderr  io.Writer
 
-	log     *slog.Logger
-	level   *slog.LevelVar
+	log     *observe.Log
 	metrics *observe.Metrics
 	sweeper *wire.Sweeper
 	gateway *gateway.Gateway
@@ -73,19 +70,19 @@ func New(source Source, version string, stderr io.Writer) (*App, error) {
 	if faults.Fatal() {
 		return nil, faults
 	}
-	a := &App{source: source, version: version, stderr: stderr, started: time.Now()}
-	a.log = observe.NewLogger(cfg.Observe.Log, stderr)
+	a := &App{source: source, version: version, started: time.Now()}
+	a.log = observe.NewLog(cfg.Observe.Log, stderr)
 	a.metrics = observe.NewMetrics(cfg.Observe.Metrics)
 	a.sweeper = wire.NewSweeper()
 	a.gateway = gateway.New(gateway.Deps{
-		Log: a.log, Metrics: a.metrics, Service: a.service,
+		Log: a.log.Logger, Metrics: a.metrics, Service: a.service,
 		Upstream: func(name string, cfg *config.Upstream) (gateway.Upstream, error) {
-			return upstream.New(name, cfg, upstream.Options{Sweeper: a.sweeper, Log: a.log, Meter: a.metrics.Upstream(name)})
+			return upstream.New(name, cfg, upstream.Options{Sweeper: a.sweeper, Log: a.log.Logger, Meter: a.metrics.Upstream(name)})
 		},
 	})
 	a.front = front.New(front.Options{
 		Handler: a.gateway.Serve, Refused: a.gateway.Refused,
-		Metrics: a.metrics, Log: a.log, Sweeper: a.sweeper,
+		Metrics: a.metrics, Log: a.log.Logger, Sweeper: a.sweeper,
 	})
 	a.mu.Lock()
 	faults = a.apply(cfg, faults)
@@ -139,7 +136,11 @@ func (a *App) apply(cfg *config.Config, faults config.Faults) config.Faults {
 		return fail("observe.access_log.output", err)
 	}
 	a.logs = logs
+	a.metrics.Configure(cfg.Observe.Metrics)
 	undo := func() {
+		if a.cfg != nil {
+			a.metrics.Configure(a.cfg.Observe.Metrics)
+		}
 		a.logs = old
 		logs.release(old)
 	}
@@ -176,6 +177,7 @@ func (a *App) apply(cfg *config.Config, faults config.Faults) config.Faults {
 	}
 	old.release(logs)
 	a.cfg = cfg
+	a.log.Configure(cfg.Observe.Log)
 	a.metrics.Reload(true, cfg.Digest())
 	a.status = admin.Reload{Time: time.Now(), OK: true, Digest: cfg.Digest(), Faults: faults}
 	for _, f := range faults {
@@ -195,7 +197,7 @@ func (a *App) openAdmin(cfg *config.Admin) (*admin.Server, error) {
 		return a.admin, nil
 	}
 	return admin.Listen(cfg.Address, admin.Deps{
-		Metrics: a.metrics.Handler(), Ready: a.ready.Load, Status: a.Status, Log: a.log,
+		Metrics: a.metrics.Handler(), Ready: a.ready.Load, Status: a.Status, Log: a.log.Logger,
 	})
 }
 

@@ -23,7 +23,7 @@ func Check(source Source) config.Faults {
 	// again by giving it up.
 	sweeper := wire.NewSweeper()
 	defer sweeper.Close()
-	log := observe.NewLogger(cfg.Observe.Log, io.Discard)
+	log := observe.NewLog(cfg.Observe.Log, io.Discard).Logger
 	g := gateway.New(gateway.Deps{
 		Log: log, Metrics: observe.NewMetrics(cfg.Observe.Metrics),
 		Service: func(string) any { return unwritten{} },
