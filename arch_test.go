@@ -46,6 +46,7 @@ policy/* < policy exchange
 # Limits share their arithmetic, and keys are expressions too. Both rooms are
 # small libraries that know no other policy.
 policy/ratelimit < policy exchange limit expr
+policy/authorize < policy exchange expr
 
 # The ordered list of kinds, and nothing else.
 policy/all < policy policy/*

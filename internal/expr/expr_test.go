@@ -20,7 +20,8 @@ func request() *exchange.Exchange {
 	x.Request.Header.Add("Cookie", "beta=1; theme=dark")
 	x.Client = &exchange.Client{Addr: netip.MustParseAddrPort("10.1.2.3:555"), IP: "10.1.2.3", Listener: "public", TLS: &exchange.TLS{ServerName: "shop.example.com"}}
 	x.Route = exchange.Route{Name: "orders", Rest: "7", Params: []exchange.Param{{Name: "tenant", Value: "acme"}}}
-	x.Who = exchange.Who{Consumer: "mobile", Method: "jwt", Groups: []string{"partners", "beta"}}
+	x.Who = exchange.Who{Consumer: "mobile", Method: "jwt", Groups: []string{"partners", "beta"}, Scopes: []string{"read"},
+		Labels: map[string]string{"plan": "gold"}, Claims: map[string]any{"tenant": "acme", "level": int64(3), "roles": []any{"admin"}, "org": map[string]any{"id": "o1"}, "score": 0.5, "none": nil}}
 	return x
 }
 
@@ -50,6 +51,11 @@ func TestHolds(t *testing.T) {
 		`consumer.groups.exists(g, g.startsWith("b")) && route.rest == "7"`: true,
 		`request.host.split(".")[0] == "shop"`:                              true,
 		`request.method in ["GET", "HEAD"]`:                                 false,
+		`claims.tenant == route.params.tenant && claims.level >= 3`:         true,
+		`"admin" in claims.roles && claims.org.id == "o1"`:                  true,
+		`claims["score"] < 1.0 && claims.none == null`:                      true,
+		`has(claims.other) || !("other" in claims)`:                         true,
+		`"read" in consumer.scopes && consumer.labels.plan == "gold"`:       true,
 	} {
 		p, err := Compile(source, Bool)
 		if err != nil {

@@ -4,6 +4,7 @@ package all
 import (
 	"gatehouse.dev/gatehouse/internal/policy"
 	"gatehouse.dev/gatehouse/internal/policy/accesslog"
+	"gatehouse.dev/gatehouse/internal/policy/authorize"
 	"gatehouse.dev/gatehouse/internal/policy/bodylimit"
 	"gatehouse.dev/gatehouse/internal/policy/bot"
 	"gatehouse.dev/gatehouse/internal/policy/cors"
@@ -27,6 +28,9 @@ func Catalog() *policy.Catalog {
 		bot.Kind(),             // before it costs a place in somebody's limit
 		csrf.Kind(),            // a cheap look at two fields
 		bodylimit.Kind(),       // by the announced length, before a byte is read
+
+		// authorize
+		authorize.Kind(), // decided here, before anybody else is asked
 
 		// admit
 		ratelimit.Kind(), // at the edge where it counts by client: a flood is turned away before anything is done for it
