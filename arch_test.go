@@ -43,9 +43,11 @@ policy < exchange
 # A policy stands alone: it can be read, tested and removed alone.
 policy/* < policy exchange
 
-# Limits share their arithmetic, and keys are expressions too. Both rooms are
-# small libraries that know no other policy.
-policy/ratelimit < policy exchange limit expr
+# Limits share their arithmetic, and what they count by; rules are expressions.
+# These rooms are small libraries that know no policy.
+policy/ratelimit < policy exchange limit key
+policy/concurrency < policy exchange limit key
+policy/spike < policy exchange limit key
 policy/authorize < policy exchange expr
 
 # The ordered list of kinds, and nothing else.
@@ -60,6 +62,9 @@ config < policy
 
 # Expressions are over exchanges and nothing else; the CEL library stays inside.
 expr < exchange
+
+# Who is counted together is one question with one answer, whatever counts.
+key < exchange expr policy
 
 # Arithmetic and bounded memory: what a limit is, whoever uses it.
 limit < 

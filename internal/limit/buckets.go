@@ -71,6 +71,21 @@ func (l *bucketLimit) Charge(key uint64, cost, now int64) {
 
 func (l *bucketLimit) Keys(now int64) int { return l.buckets.keys(now) }
 
+// Delay puts a unit in line: units of a key are interval apart. It returns how
+// long the unit has to wait, or how much too long that would be.
+func (b *Buckets) Delay(key uint64, interval, most, now int64) (wait, over int64) {
+	s := b.shard(key)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	at := s.find(key, now, b.most)
+	next := max(*at, now)
+	if wait = next - now; wait > most {
+		return 0, wait - most
+	}
+	*at = next + interval
+	return wait, 0
+}
+
 // Until returns the number kept for a key, at least now.
 func (b *Buckets) Until(key uint64, now int64) int64 {
 	s := b.shard(key)

@@ -7,6 +7,7 @@ import (
 	"gatehouse.dev/gatehouse/internal/policy/authorize"
 	"gatehouse.dev/gatehouse/internal/policy/bodylimit"
 	"gatehouse.dev/gatehouse/internal/policy/bot"
+	"gatehouse.dev/gatehouse/internal/policy/concurrency"
 	"gatehouse.dev/gatehouse/internal/policy/cors"
 	"gatehouse.dev/gatehouse/internal/policy/csrf"
 	"gatehouse.dev/gatehouse/internal/policy/headers"
@@ -14,6 +15,7 @@ import (
 	"gatehouse.dev/gatehouse/internal/policy/ratelimit"
 	"gatehouse.dev/gatehouse/internal/policy/requestid"
 	"gatehouse.dev/gatehouse/internal/policy/securityheaders"
+	"gatehouse.dev/gatehouse/internal/policy/spike"
 )
 
 // Catalog returns every kind. Within a stage, request and done steps run in
@@ -33,7 +35,9 @@ func Catalog() *policy.Catalog {
 		authorize.Kind(), // decided here, before anybody else is asked
 
 		// admit
-		ratelimit.Kind(), // at the edge where it counts by client: a flood is turned away before anything is done for it
+		ratelimit.Kind(),   // at the edge where it counts by client: a flood is turned away before anything is done for it
+		concurrency.Kind(), // what is refused by number takes no place
+		spike.Kind(),       // what has a place may wait
 
 		// transform
 		headers.Kind(), // what goes on is changed when everything has been decided

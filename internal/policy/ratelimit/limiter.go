@@ -2,15 +2,13 @@ package ratelimit
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"hash/maphash"
 	"strconv"
 	"sync/atomic"
 	"time"
 
 	"gatehouse.dev/gatehouse/internal/exchange"
-	"gatehouse.dev/gatehouse/internal/expr"
+	"gatehouse.dev/gatehouse/internal/key"
 	"gatehouse.dev/gatehouse/internal/limit"
 	"gatehouse.dev/gatehouse/internal/policy"
 )
@@ -38,9 +36,7 @@ type compiled struct {
 	rule  limit.Rule
 	exact bool
 	cost  int64
-	by    by
-	field string        // of byHeader
-	expr  *expr.Program // of byExpr
+	by    key.By
 	local limit.Limit
 	texts texts
 
@@ -63,7 +59,7 @@ func (l *limiter) Request(x *exchange.Exchange) policy.Verdict {
 	s := l.slot.Get(x)
 	now := l.clock.Now()
 	for i := range l.limits {
-		s.keys[i] = l.limits[i].hash(x, l.seed)
+		s.keys[i] = l.limits[i].by.Hash(x, l.seed)
 	}
 	refused := -1
 	if l.store == nil {
@@ -176,7 +172,7 @@ func (l *limiter) calls(x *exchange.Exchange) []limit.Call {
 	calls := make([]limit.Call, len(l.limits))
 	for i := range l.limits {
 		one := &l.limits[i]
-		calls[i] = limit.Call{Key: one.key + ":" + digest(one.text(x)), Rule: one.rule, Exact: one.exact, Cost: one.cost}
+		calls[i] = limit.Call{Key: one.key + ":" + key.Digest(one.by.Text(x)), Rule: one.rule, Exact: one.exact, Cost: one.cost}
 	}
 	return calls
 }
@@ -247,101 +243,6 @@ func (l *limiter) Done(x *exchange.Exchange) {
 	if err := l.store.Add(ctx, calls); err != nil {
 		l.tell.Warn("the cost of an answer could not be charged", "error", err)
 	}
-}
-
-// The first word of a hash says what it is of, so that a header cannot be
-// taken for an address.
-const (
-	ofClient byte = iota
-	ofConsumer
-	ofRoute
-	ofHeader
-	ofExpr
-)
-
-// hash names the key of a request. The seed is secret: a client cannot find
-// keys that fall together.
-func (c *compiled) hash(x *exchange.Exchange, seed maphash.Seed) uint64 {
-	var h maphash.Hash
-	h.SetSeed(seed)
-	switch c.by {
-	case byConsumer:
-		if x.Who.Consumer != "" {
-			h.WriteByte(ofConsumer)
-			h.WriteString(x.Who.Consumer)
-			return h.Sum64()
-		}
-	case byRoute:
-		h.WriteByte(ofRoute)
-		h.WriteString(x.Route.Name)
-		return h.Sum64()
-	case byHeader:
-		// All lines count: a client cannot choose which one is looked at.
-		found := false
-		h.WriteByte(ofHeader)
-		for v := range x.Request.Header.Values(c.field) {
-			found = true
-			h.WriteString(v)
-			h.WriteByte(0)
-		}
-		if found {
-			return h.Sum64()
-		}
-		h.Reset()
-	case byExpr:
-		if text, err := c.expr.Text(x); err == nil {
-			h.WriteByte(ofExpr)
-			h.WriteString(text)
-			return h.Sum64()
-		}
-	}
-	h.WriteByte(ofClient)
-	network := client(x)
-	h.Write(network[:])
-	return h.Sum64()
-}
-
-// client returns the address that counts as one client: all of IPv4, and of
-// IPv6 the /64, which is what one subscriber has.
-func client(x *exchange.Exchange) [16]byte {
-	addr := x.Client.Addr.Addr()
-	a := addr.As16()
-	if addr.Is6() && !addr.Is4In6() {
-		clear(a[8:])
-	}
-	return a
-}
-
-// text is hash for a shared store: the same on every gateway.
-func (c *compiled) text(x *exchange.Exchange) string {
-	switch c.by {
-	case byConsumer:
-		if x.Who.Consumer != "" {
-			return "consumer\x00" + x.Who.Consumer
-		}
-	case byRoute:
-		return "route\x00" + x.Route.Name
-	case byHeader:
-		all, found := "header", false
-		for v := range x.Request.Header.Values(c.field) {
-			all, found = all+"\x00"+v, true
-		}
-		if found {
-			return all
-		}
-	case byExpr:
-		if text, err := c.expr.Text(x); err == nil {
-			return "expr\x00" + text
-		}
-	}
-	network := client(x)
-	return "client\x00" + string(network[:])
-}
-
-// digest shortens a key, and keeps what it says out of the store.
-func digest(s string) string {
-	sum := sha256.Sum256([]byte(s))
-	return hex.EncodeToString(sum[:16])
 }
 
 // texts remembers the RateLimit fields that were written lately. What remains

@@ -74,48 +74,6 @@ func TestRefusalDoesNotAllocate(t *testing.T) {
 	}
 }
 
-// TestClientsApart looks at which addresses are one client.
-func TestClientsApart(t *testing.T) {
-	l := compile(t, settings(1, "client"), nil)
-	key := func(addr string) uint64 {
-		x := &exchange.Exchange{Client: &exchange.Client{Addr: netip.AddrPortFrom(netip.MustParseAddr(addr), 1)}}
-		return l.limits[0].hash(x, l.seed)
-	}
-	for _, same := range [][2]string{
-		{"192.0.2.1", "::ffff:192.0.2.1"},
-		{"2001:db8::1", "2001:db8::ffff:1:2:3"},
-	} {
-		if key(same[0]) != key(same[1]) {
-			t.Errorf("%s and %s are counted apart", same[0], same[1])
-		}
-	}
-	for _, apart := range [][2]string{
-		{"192.0.2.1", "192.0.2.2"},
-		{"2001:db8::1", "2001:db8:0:1::1"},
-		{"::1", "0.0.0.1"},
-	} {
-		if key(apart[0]) == key(apart[1]) {
-			t.Errorf("%s and %s are counted together", apart[0], apart[1])
-		}
-	}
-}
-
-// TestKindsOfKeysApart: what stands in a header is never taken for a name.
-func TestKindsOfKeysApart(t *testing.T) {
-	x := exchange.Get()
-	x.Client = &exchange.Client{Addr: netip.MustParseAddrPort("192.0.2.1:80"), IP: "192.0.2.1"}
-	x.Who.Consumer, x.Route.Name = "same", "same"
-	x.Request.Header.Add("X-Key", "same")
-	seen := make(map[string]string)
-	for _, by := range []string{"client", "consumer", "route", "header:X-Key", "consumer.name"} {
-		l := compile(t, settings(1, by), nil)
-		if first, ok := seen[l.limits[0].text(x)]; ok {
-			t.Errorf("%s and %s make the same key", by, first)
-		}
-		seen[l.limits[0].text(x)] = by
-	}
-}
-
 func TestPart(t *testing.T) {
 	for _, c := range []struct{ rule, want limit.Rule }{
 		{limit.Rule{Count: 90, Per: time.Minute, Burst: 30}, limit.Rule{Count: 30, Per: time.Minute, Burst: 10}},

@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"gatehouse.dev/gatehouse/internal/exchange"
-	"gatehouse.dev/gatehouse/internal/expr"
+	"gatehouse.dev/gatehouse/internal/key"
 	"gatehouse.dev/gatehouse/internal/limit"
 	"gatehouse.dev/gatehouse/internal/policy"
 )
@@ -90,7 +90,7 @@ func (*Config) Repeatable() {}
 // turned away before anything is done for it.
 func (c *Config) Stage() policy.Stage {
 	for _, l := range c.list() {
-		if l.By != "client" {
+		if key.Stage(l.By) != policy.Edge {
 			return policy.Admit
 		}
 	}
@@ -202,7 +202,7 @@ func (c *Config) one(env *policy.Env, one *Limit, i int, at string) (compiled, [
 		fault("cost", fmt.Sprintf("a request costs %d, and at most %d pass at once: none would ever pass", one.Cost, out.rule.Burst), "")
 	}
 	var f *policy.Fault
-	if out.by, out.expr, out.field, f = parseBy(one.By); f != nil {
+	if out.by, f = key.Parse(one.By); f != nil {
 		fault("by", f.Text, f.Hint)
 	}
 	if len(faults) > 0 {
@@ -211,14 +211,14 @@ func (c *Config) one(env *policy.Env, one *Limit, i int, at string) (compiled, [
 	// The numbers of a limit are not part of the key: a limit that is changed
 	// goes on from what was used.
 	id := env.At + "\x00" + out.name + "\x00" + one.By
-	out.key = "gatehouse:limit:" + digest(id)
+	out.key = "gatehouse:limit:" + key.Digest(id)
 	local := out.rule
 	if c.Store == "redis" {
 		local = local.Part(float64(c.Share))
 	}
 	if out.exact {
-		key := fmt.Sprintf("window %s %d %s %d", id, local.Count, local.Per, c.MaxKeys)
-		out.local = env.Keep(key, func() any {
+		kept := fmt.Sprintf("window %s %d %s %d", id, local.Count, local.Per, c.MaxKeys)
+		out.local = env.Keep(kept, func() any {
 			return limit.NewWindows(local, c.MaxKeys*bytesForKey)
 		}).(limit.Limit)
 	} else {
@@ -234,44 +234,6 @@ func (c *Config) one(env *policy.Env, one *Limit, i int, at string) (compiled, [
 // bytesForKey is the memory set aside for a key of an exact window. A window
 // of more than some dozen units has room for fewer keys.
 const bytesForKey = 512
-
-// by is what requests are counted together by.
-type by uint8
-
-const (
-	byClient by = iota
-	byConsumer
-	byRoute
-	byHeader
-	byExpr
-)
-
-func parseBy(s string) (by, *expr.Program, string, *policy.Fault) {
-	kind, name, named := strings.Cut(s, ":")
-	switch {
-	case s == "client":
-		return byClient, nil, "", nil
-	case s == "consumer":
-		return byConsumer, nil, "", nil
-	case s == "route":
-		return byRoute, nil, "", nil
-	case named && kind == "header":
-		if f := policy.CheckField(name); f != nil {
-			return 0, nil, "", f
-		}
-		return byHeader, nil, name, nil
-	case named && kind == "claim":
-		if name == "" || len(name) > 200 {
-			return 0, nil, "", &policy.Fault{Text: fmt.Sprintf("%q names no claim", s), Hint: "write claim:tenant"}
-		}
-		s = "claims[" + strconv.Quote(name) + "]"
-	}
-	p, err := expr.Compile(s, expr.Text)
-	if err != nil {
-		return 0, nil, "", &policy.Fault{Text: fmt.Sprintf("%q is neither client, consumer, route, header:NAME, claim:NAME nor an expression: %v", s, err)}
-	}
-	return byExpr, p, "", nil
-}
 
 // describe is the RateLimit-Policy field: name, quota and window of each limit
 // (draft-ietf-httpapi-ratelimit-headers, section 3).
