@@ -63,6 +63,13 @@ config < policy
 # Expressions are over exchanges and nothing else; the CEL library stays inside.
 expr < exchange
 
+# What several gateways share. It knows how limits are counted and nothing of
+# requests.
+redis < config limit
+
+# Real servers for tests.
+redis/redistest < 
+
 # Who is counted together is one question with one answer, whatever counts.
 key < exchange expr policy
 
@@ -126,6 +133,9 @@ github.com/prometheus < observe
 # Commands and flags.
 github.com/spf13/cobra < cmd/*
 
+# The client of Redis and Valkey has one room.
+github.com/redis/rueidis < redis
+
 # Reading GeoIP files.
 github.com/oschwald/maxminddb-golang < policy/ip
 
@@ -149,6 +159,7 @@ demo < app cmd/* test/*
 # Test support must not end up in the binary.
 policy/policytest < 
 h1/h1test < 
+redis/redistest < 
 `
 
 const module = "gatehouse.dev/gatehouse"

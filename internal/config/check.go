@@ -28,6 +28,7 @@ func check(c *Config, found Faults) Faults {
 		}
 	}
 	k.listeners()
+	k.redis()
 	used := k.routes()
 	k.upstreams(used)
 	if c.Admin != nil && !c.Admin.Off && !k.known["admin"] {

@@ -30,6 +30,8 @@ type Config struct {
 	Admin *Admin `yaml:"admin"`
 	// Logs and metrics.
 	Observe Observe `yaml:"observe"`
+	// A Redis or Valkey server for what several gateways share.
+	Redis *Redis `yaml:"redis"`
 	// How the process stops.
 	Shutdown Shutdown `yaml:"shutdown"`
 

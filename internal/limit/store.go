@@ -35,3 +35,22 @@ func (r Rule) Part(share float64) Rule {
 	}
 	return part
 }
+
+// Quota is a count over slots of time: the present one and those before it.
+// A calendar month is one slot; a rolling day may be 96 of them.
+type Quota struct {
+	Key   string
+	Limit int64
+	Cost  int64         // may be 0, to look, or negative, to give back
+	Slot  int64         // number of the present slot
+	Slots int64         // how many count, the present one included
+	Keep  time.Duration // how long what is counted now can matter
+	Force bool          // count even over the limit
+}
+
+// Quotas keeps quotas for several gateways, or over restarts.
+type Quotas interface {
+	// Use counts Cost unless that would go over the limit. used is the count
+	// after that.
+	Use(ctx context.Context, q Quota) (used int64, ok bool, err error)
+}
