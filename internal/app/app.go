@@ -59,6 +59,7 @@ type App struct {
 	mu     sync.Mutex // one change at a time; guards what follows
 	cfg    *config.Config
 	logs   *accessLog
+	redis  *sharedStore
 	admin  *admin.Server
 	status admin.Reload
 }
@@ -136,6 +137,14 @@ func (a *App) apply(cfg *config.Config, faults config.Faults) config.Faults {
 		return fail("observe.access_log.output", err)
 	}
 	a.logs = logs
+	oldStore := a.redis
+	store, err := a.openRedis(cfg.Redis)
+	if err != nil {
+		a.logs = old
+		logs.release(old)
+		return fail("redis", err)
+	}
+	a.redis = store
 	a.metrics.Configure(cfg.Observe.Metrics)
 	undo := func() {
 		if a.cfg != nil {
@@ -143,6 +152,8 @@ func (a *App) apply(cfg *config.Config, faults config.Faults) config.Faults {
 		}
 		a.logs = old
 		logs.release(old)
+		a.redis = oldStore
+		store.release(oldStore)
 	}
 	pending, more := a.gateway.Compile(cfg)
 	faults = append(faults, more...)
@@ -176,6 +187,7 @@ func (a *App) apply(cfg *config.Config, faults config.Faults) config.Faults {
 		a.admin = adm
 	}
 	old.release(logs)
+	oldStore.release(store)
 	a.cfg = cfg
 	a.log.Configure(cfg.Observe.Log)
 	a.metrics.Reload(true, cfg.Digest())
@@ -256,5 +268,6 @@ func (a *App) Close(ctx context.Context) {
 		a.admin.Close()
 	}
 	a.logs.release(nil)
+	a.redis.release(nil)
 	a.sweeper.Close()
 }

@@ -30,7 +30,7 @@ type Redis struct {
 	// Speak TLS with the nodes.
 	TLS bool `yaml:"tls"`
 	// Certificates of the authorities that are believed, PEM. Default: the system's.
-	CAFile string `yaml:"ca_file"`
+	CAFile string `yaml:"ca_file" file:"true"`
 	// Name that the server's certificate must have. Default: the host.
 	ServerName string `yaml:"server_name"`
 	// Longest time to establish a connection.

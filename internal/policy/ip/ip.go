@@ -39,7 +39,7 @@ type Config struct {
 	// Countries that may not.
 	DenyCountries policy.StringList `yaml:"deny_countries" example:"AQ"`
 	// A GeoIP file in MaxMind's format that has countries.
-	GeoIPFile string `yaml:"geoip_file" example:"/var/lib/GeoIP/GeoLite2-Country.mmdb"`
+	GeoIPFile string `yaml:"geoip_file" file:"true" example:"/var/lib/GeoIP/GeoLite2-Country.mmdb"`
 	// Only log what would be refused.
 	DryRun bool `yaml:"dry_run"`
 }

@@ -1,15 +1,18 @@
 package ratelimit_test
 
 import (
+	"context"
+	"errors"
 	"testing"
 
+	"gatehouse.dev/gatehouse/internal/limit"
 	"gatehouse.dev/gatehouse/internal/policy/all"
 	"gatehouse.dev/gatehouse/internal/policy/policytest"
 )
 
 func Test(t *testing.T) {
 	policytest.Run(t, policytest.Suite{Catalog: all.Catalog(), Kind: "rate_limit",
-		Settings: "{ limit: 1000000/s, burst: 1000000, by: client }"})
+		Settings: "{ limit: 1000000/s, burst: 1000000, by: client }", Services: services})
 }
 
 func BenchmarkPlain(b *testing.B) {
@@ -29,4 +32,17 @@ func BenchmarkPlain(b *testing.B) {
 			}
 		})
 	}
+}
+
+// never is a store that does not answer.
+type never struct{}
+
+func (never) Take(context.Context, []limit.Call) error { return errors.New("down") }
+func (never) Add(context.Context, []limit.Call) error  { return errors.New("down") }
+
+func services(name string) any {
+	if name == "redis" {
+		return never{}
+	}
+	return nil
 }

@@ -1,0 +1,47 @@
+package app
+
+import (
+	"encoding/json"
+
+	"gatehouse.dev/gatehouse/internal/config"
+	"gatehouse.dev/gatehouse/internal/redis"
+)
+
+// sharedStore is a Redis store together with the settings it was opened with. A
+// reload that leaves the settings alone keeps it, and its connections.
+type sharedStore struct {
+	settings string
+	store    *redis.Store
+}
+
+// openRedis returns the present store when its settings stay, a new one
+// otherwise, and nil without settings. It does not wait for a connection.
+func (a *App) openRedis(cfg *config.Redis) (*sharedStore, error) {
+	if cfg == nil {
+		return nil, nil
+	}
+	text, err := json.Marshal(cfg)
+	if err != nil {
+		return nil, err
+	}
+	settings := string(text) + cfg.Password.Fingerprint()
+	if cfg.Sentinel != nil {
+		settings += cfg.Sentinel.Password.Fingerprint()
+	}
+	if a.redis != nil && a.redis.settings == settings {
+		return a.redis, nil
+	}
+	store, err := redis.New(cfg, a.log.Logger)
+	if err != nil {
+		return nil, err
+	}
+	return &sharedStore{settings, store}, nil
+}
+
+// release closes the store unless next goes on with it. Exchanges that still
+// run under the old snapshot find that it does not answer.
+func (s *sharedStore) release(next *sharedStore) {
+	if s != nil && s != next {
+		s.store.Close()
+	}
+}
