@@ -48,6 +48,7 @@ policy/* < policy exchange
 policy/ratelimit < policy exchange limit key
 policy/concurrency < policy exchange limit key
 policy/spike < policy exchange limit key
+policy/quota < policy exchange limit key
 policy/authorize < policy exchange expr
 
 # The ordered list of kinds, and nothing else.
@@ -66,6 +67,12 @@ expr < exchange
 # What several gateways share. It knows how limits are counted and nothing of
 # requests.
 redis < config limit
+
+# What outlasts a restart, in one file.
+durable < limit replay
+
+# What is kept of a request that may come again.
+replay < 
 
 # Real servers for tests.
 redis/redistest < 
@@ -139,6 +146,9 @@ github.com/spf13/cobra < cmd/*
 
 # The client of Redis and Valkey has one room.
 github.com/redis/rueidis < redis
+
+# The file of what outlasts a restart.
+go.etcd.io/bbolt < durable
 
 # Reading GeoIP files.
 github.com/oschwald/maxminddb-golang < policy/ip

@@ -47,6 +47,10 @@ func (a *App) service(name string) any {
 		if a.redis != nil {
 			return a.redis.store
 		}
+	case "durable":
+		if a.data != nil {
+			return a.data.store
+		}
 	}
 	return nil
 }

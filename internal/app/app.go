@@ -60,6 +60,7 @@ type App struct {
 	cfg    *config.Config
 	logs   *accessLog
 	redis  *sharedStore
+	data   *dataFile
 	admin  *admin.Server
 	status admin.Reload
 }
@@ -145,6 +146,15 @@ func (a *App) apply(cfg *config.Config, faults config.Faults) config.Faults {
 		return fail("redis", err)
 	}
 	a.redis = store
+	oldData := a.data
+	data, err := a.openData(cfg.DataFolder)
+	if err != nil {
+		a.logs, a.redis = old, oldStore
+		logs.release(old)
+		store.release(oldStore)
+		return fail("data_folder", err)
+	}
+	a.data = data
 	a.metrics.Configure(cfg.Observe.Metrics)
 	undo := func() {
 		if a.cfg != nil {
@@ -154,6 +164,8 @@ func (a *App) apply(cfg *config.Config, faults config.Faults) config.Faults {
 		logs.release(old)
 		a.redis = oldStore
 		store.release(oldStore)
+		a.data = oldData
+		data.release(oldData)
 	}
 	pending, more := a.gateway.Compile(cfg)
 	faults = append(faults, more...)
@@ -188,6 +200,7 @@ func (a *App) apply(cfg *config.Config, faults config.Faults) config.Faults {
 	}
 	old.release(logs)
 	oldStore.release(store)
+	oldData.release(data)
 	a.cfg = cfg
 	a.log.Configure(cfg.Observe.Log)
 	a.metrics.Reload(true, cfg.Digest())
@@ -269,5 +282,6 @@ func (a *App) Close(ctx context.Context) {
 	}
 	a.logs.release(nil)
 	a.redis.release(nil)
+	a.data.release(nil)
 	a.sweeper.Close()
 }

@@ -4,6 +4,7 @@ import (
 	"io"
 
 	"gatehouse.dev/gatehouse/internal/config"
+	"gatehouse.dev/gatehouse/internal/durable"
 	"gatehouse.dev/gatehouse/internal/exchange"
 	"gatehouse.dev/gatehouse/internal/gateway"
 	"gatehouse.dev/gatehouse/internal/observe"
@@ -49,6 +50,8 @@ func unreached(name string, cfg *config.Config) any {
 		return unwritten{}
 	case name == "redis" && cfg.Redis != nil:
 		return new(redis.Store)
+	case name == "durable" && cfg.DataFolder != "":
+		return new(durable.Store)
 	}
 	return nil
 }

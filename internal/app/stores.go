@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 
 	"gatehouse.dev/gatehouse/internal/config"
+	"gatehouse.dev/gatehouse/internal/durable"
 	"gatehouse.dev/gatehouse/internal/redis"
 )
 
@@ -36,6 +37,34 @@ func (a *App) openRedis(cfg *config.Redis) (*sharedStore, error) {
 		return nil, err
 	}
 	return &sharedStore{settings, store}, nil
+}
+
+// dataFile is the store of what outlasts a restart, with its folder.
+type dataFile struct {
+	folder string
+	store  *durable.Store
+}
+
+// openData returns the present file when the folder stays.
+func (a *App) openData(folder string) (*dataFile, error) {
+	if folder == "" {
+		return nil, nil
+	}
+	if a.data != nil && a.data.folder == folder {
+		return a.data, nil
+	}
+	store, err := durable.Open(folder, a.log.Logger)
+	if err != nil {
+		return nil, err
+	}
+	return &dataFile{folder, store}, nil
+}
+
+// release closes the file unless next goes on with it.
+func (d *dataFile) release(next *dataFile) {
+	if d != nil && d != next {
+		d.store.Close()
+	}
 }
 
 // release closes the store unless next goes on with it. Exchanges that still

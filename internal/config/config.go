@@ -33,6 +33,8 @@ type Config struct {
 	Observe Observe `yaml:"observe"`
 	// A Redis or Valkey server for what several gateways share.
 	Redis *Redis `yaml:"redis"`
+	// Folder for what has to outlast a restart, such as how much of a quota was used. It is made where there is none.
+	DataFolder string `yaml:"data_folder" file:"true" example:"/var/lib/gatehouse"`
 	// How the process stops.
 	Shutdown Shutdown `yaml:"shutdown"`
 

@@ -12,6 +12,7 @@ import (
 	"gatehouse.dev/gatehouse/internal/policy/csrf"
 	"gatehouse.dev/gatehouse/internal/policy/headers"
 	"gatehouse.dev/gatehouse/internal/policy/ip"
+	"gatehouse.dev/gatehouse/internal/policy/quota"
 	"gatehouse.dev/gatehouse/internal/policy/ratelimit"
 	"gatehouse.dev/gatehouse/internal/policy/requestid"
 	"gatehouse.dev/gatehouse/internal/policy/securityheaders"
@@ -36,6 +37,7 @@ func Catalog() *policy.Catalog {
 
 		// admit
 		ratelimit.Kind(),   // at the edge where it counts by client: a flood is turned away before anything is done for it
+		quota.Kind(),       // what is refused for this moment uses up nothing for the month
 		concurrency.Kind(), // what is refused by number takes no place
 		spike.Kind(),       // what has a place may wait
 
