@@ -49,6 +49,7 @@ policy/ratelimit < policy exchange limit key
 policy/concurrency < policy exchange limit key
 policy/spike < policy exchange limit key
 policy/quota < policy exchange limit key
+policy/idempotency < policy exchange key replay
 policy/authorize < policy exchange expr
 
 # The ordered list of kinds, and nothing else.
@@ -66,7 +67,7 @@ expr < exchange
 
 # What several gateways share. It knows how limits are counted and nothing of
 # requests.
-redis < config limit
+redis < config limit replay
 
 # What outlasts a restart, in one file.
 durable < limit replay

@@ -147,13 +147,17 @@ func (s *Store) Close() {
 
 // Begin implements replay.Store. The record is on the disk when it returns.
 func (s *Store) Begin(_ context.Context, b replay.Begin) (rec replay.Record, err error) {
+	rec, err = s.peek(b.Key)
+	if err != nil || rec.State != replay.New && !(rec.State == replay.Unknown && b.TakeOver) {
+		return rec, err
+	}
 	err = s.change(replayBucket, func(bucket *bbolt.Bucket) error {
 		now := time.Now().UnixMilli()
 		rec = replay.Record{}
 		if have := bucket.Get([]byte(b.Key)); have != nil {
 			old, err := replay.Read(have)
 			if err != nil {
-				return err // a record that nobody can read is no leave to carry it out again
+				return err
 			}
 			rec = old.Record(now)
 			rec.Answer = append([]byte(nil), rec.Answer...)
@@ -189,6 +193,44 @@ func (s *Store) Release(_ context.Context, key, token string) error {
 		}
 		return bucket.Delete([]byte(key))
 	})
+}
+
+// Abandon implements replay.Store.
+func (s *Store) Abandon(_ context.Context, key, token string) error {
+	return s.change(replayBucket, func(bucket *bbolt.Bucket) error {
+		have, err := held(bucket, key, token)
+		if have == nil || have.Done {
+			return err
+		}
+		have.Until = 0
+		return bucket.Put([]byte(key), have.Append(nil))
+	})
+}
+
+// peek returns the record of a key without writing anything: most repetitions
+// find one.
+func (s *Store) peek(key string) (rec replay.Record, err error) {
+	db := s.db.Load()
+	if db == nil {
+		return rec, ErrClosed
+	}
+	err = db.View(func(tx *bbolt.Tx) error {
+		v := tx.Bucket([]byte(replayBucket)).Get([]byte(key))
+		if v == nil {
+			return nil
+		}
+		have, err := replay.Read(v)
+		if err != nil {
+			return err // a record that nobody can read is no leave to carry it out again
+		}
+		rec = have.Record(time.Now().UnixMilli())
+		rec.Answer = append([]byte(nil), rec.Answer...)
+		return nil
+	})
+	if errors.Is(err, bbolt.ErrDatabaseNotOpen) {
+		err = ErrClosed
+	}
+	return rec, err
 }
 
 // held returns the record of a key if it belongs to token.

@@ -41,6 +41,9 @@ type Store interface {
 	// Release forgets a request that was certainly not carried out, if the
 	// record still belongs to token.
 	Release(ctx context.Context, key, token string) error
+	// Abandon says that nobody carries the request out any more and that how
+	// it ended is unknown, if the record still belongs to token.
+	Abandon(ctx context.Context, key, token string) error
 }
 
 // Begin is how a request begins.

@@ -11,6 +11,7 @@ import (
 	"gatehouse.dev/gatehouse/internal/policy/cors"
 	"gatehouse.dev/gatehouse/internal/policy/csrf"
 	"gatehouse.dev/gatehouse/internal/policy/headers"
+	"gatehouse.dev/gatehouse/internal/policy/idempotency"
 	"gatehouse.dev/gatehouse/internal/policy/ip"
 	"gatehouse.dev/gatehouse/internal/policy/quota"
 	"gatehouse.dev/gatehouse/internal/policy/ratelimit"
@@ -40,6 +41,8 @@ func Catalog() *policy.Catalog {
 		quota.Kind(),       // what is refused for this moment uses up nothing for the month
 		concurrency.Kind(), // what is refused by number takes no place
 		spike.Kind(),       // what has a place may wait
+
+		idempotency.Kind(), // last: what was refused was not carried out
 
 		// transform
 		headers.Kind(), // what goes on is changed when everything has been decided
