@@ -44,12 +44,12 @@ func (a *App) service(name string) any {
 	case "access_log":
 		return a.logs.writer
 	case "redis":
-		if a.redis != nil {
-			return a.redis.store
+		if a.stores.redis != nil {
+			return a.stores.redis.store
 		}
 	case "durable":
-		if a.data != nil {
-			return a.data.store
+		if a.stores.data != nil {
+			return a.stores.data.store
 		}
 	}
 	return nil

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"gatehouse.dev/gatehouse/internal/admin"
+	"gatehouse.dev/gatehouse/internal/certs"
 	"gatehouse.dev/gatehouse/internal/config"
 	"gatehouse.dev/gatehouse/internal/front"
 	"gatehouse.dev/gatehouse/internal/gateway"
@@ -51,6 +52,7 @@ type App struct {
 	log     *observe.Log
 	metrics *observe.Metrics
 	sweeper *wire.Sweeper
+	certs   *certs.Store
 	gateway *gateway.Gateway
 	front   *front.Front
 	ready   atomic.Bool
@@ -59,8 +61,7 @@ type App struct {
 	mu     sync.Mutex // one change at a time; guards what follows
 	cfg    *config.Config
 	logs   *accessLog
-	redis  *sharedStore
-	data   *dataFile
+	stores stores
 	admin  *admin.Server
 	status admin.Reload
 }
@@ -70,20 +71,22 @@ type App struct {
 func New(source Source, version string, stderr io.Writer) (*App, error) {
 	cfg, faults := source.load()
 	if faults.Fatal() {
-		return nil, faults
+		return nil, examine(cfg, faults)
 	}
 	a := &App{source: source, version: version, started: time.Now()}
 	a.log = observe.NewLog(cfg.Observe.Log, stderr)
 	a.metrics = observe.NewMetrics(cfg.Observe.Metrics)
 	a.sweeper = wire.NewSweeper()
+	a.certs = certs.New(certs.Options{Log: a.log.Logger})
+	memory := upstream.NewMemory()
 	a.gateway = gateway.New(gateway.Deps{
-		Log: a.log.Logger, Metrics: a.metrics, Service: a.service,
+		Log: a.log.Logger, Metrics: a.metrics, Service: a.service, Challenge: a.certs.HTTPChallenge,
 		Upstream: func(name string, cfg *config.Upstream) (gateway.Upstream, error) {
-			return upstream.New(name, cfg, upstream.Options{Sweeper: a.sweeper, Log: a.log.Logger, Meter: a.metrics.Upstream(name)})
+			return upstream.New(name, cfg, upstream.Options{Sweeper: a.sweeper, Log: a.log.Logger, Meter: a.metrics.Upstream(name), Memory: memory})
 		},
 	})
 	a.front = front.New(front.Options{
-		Handler: a.gateway.Serve, Refused: a.gateway.Refused,
+		Handler: a.gateway.Serve, Refused: a.gateway.Refused, Pass: a.gateway.Pass,
 		Metrics: a.metrics, Log: a.log.Logger, Sweeper: a.sweeper,
 	})
 	a.mu.Lock()
@@ -112,10 +115,11 @@ func (a *App) Reload() {
 			a.log.Info("configuration is unchanged", "digest", cfg.Digest())
 			return
 		}
-		faults = a.apply(cfg, faults)
-	}
-	if !faults.Fatal() {
-		return
+		if faults = a.apply(cfg, faults); !faults.Fatal() {
+			return
+		}
+	} else {
+		faults = examine(cfg, faults)
 	}
 	a.metrics.Reload(false, a.cfg.Digest())
 	a.status = admin.Reload{Time: time.Now(), OK: false, Digest: a.cfg.Digest(), Faults: faults}
@@ -138,23 +142,14 @@ func (a *App) apply(cfg *config.Config, faults config.Faults) config.Faults {
 		return fail("observe.access_log.output", err)
 	}
 	a.logs = logs
-	oldStore := a.redis
-	store, err := a.openRedis(cfg.Redis)
+	oldStores := a.stores
+	stores, where, err := a.openStores(cfg)
 	if err != nil {
 		a.logs = old
 		logs.release(old)
-		return fail("redis", err)
+		return fail(where, err)
 	}
-	a.redis = store
-	oldData := a.data
-	data, err := a.openData(cfg.DataFolder)
-	if err != nil {
-		a.logs, a.redis = old, oldStore
-		logs.release(old)
-		store.release(oldStore)
-		return fail("data_folder", err)
-	}
-	a.data = data
+	a.stores = stores
 	a.metrics.Configure(cfg.Observe.Metrics)
 	undo := func() {
 		if a.cfg != nil {
@@ -162,10 +157,8 @@ func (a *App) apply(cfg *config.Config, faults config.Faults) config.Faults {
 		}
 		a.logs = old
 		logs.release(old)
-		a.redis = oldStore
-		store.release(oldStore)
-		a.data = oldData
-		data.release(oldData)
+		a.stores = oldStores
+		stores.release(oldStores)
 	}
 	pending, more := a.gateway.Compile(cfg)
 	faults = append(faults, more...)
@@ -173,8 +166,16 @@ func (a *App) apply(cfg *config.Config, faults config.Faults) config.Faults {
 		undo()
 		return faults
 	}
-	change, err := a.front.Prepare(cfg.Listeners)
+	pairs, more := a.certs.Prepare(cfg)
+	faults = append(faults, more...)
+	if pairs == nil {
+		pending.Discard()
+		undo()
+		return faults
+	}
+	change, err := a.front.Prepare(cfg.Listeners, pairs.Set)
 	if err != nil {
+		pairs.Discard()
 		pending.Discard()
 		undo()
 		var where *front.Error
@@ -187,6 +188,7 @@ func (a *App) apply(cfg *config.Config, faults config.Faults) config.Faults {
 	adm, err := a.openAdmin(cfg.Admin)
 	if err != nil {
 		change.Discard()
+		pairs.Discard()
 		pending.Discard()
 		undo()
 		return fail("admin.address", err)
@@ -194,13 +196,13 @@ func (a *App) apply(cfg *config.Config, faults config.Faults) config.Faults {
 
 	pending.Commit()
 	change.Commit()
+	pairs.Commit()
 	if a.admin != adm {
 		a.admin.Close()
 		a.admin = adm
 	}
 	old.release(logs)
-	oldStore.release(store)
-	oldData.release(data)
+	oldStores.release(stores)
 	a.cfg = cfg
 	a.log.Configure(cfg.Observe.Log)
 	a.metrics.Reload(true, cfg.Digest())
@@ -275,13 +277,13 @@ func (a *App) Close(ctx context.Context) {
 	cancel()
 	a.front.Drain(ctx)
 	a.gateway.Close()
+	a.certs.Close()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.admin != nil {
 		a.admin.Close()
 	}
 	a.logs.release(nil)
-	a.redis.release(nil)
-	a.data.release(nil)
+	a.stores.release(stores{})
 	a.sweeper.Close()
 }

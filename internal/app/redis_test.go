@@ -24,7 +24,7 @@ func gateways(t *testing.T, n int, redis, policy string) (urls []string) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { a.Close(context.Background()) })
-		for !a.redis.store.Ready() {
+		for !a.stores.redis.store.Ready() {
 			time.Sleep(time.Millisecond)
 		}
 		urls = append(urls, "http://"+a.front.Listeners()[0].Address)

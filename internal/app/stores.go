@@ -8,6 +8,32 @@ import (
 	"gatehouse.dev/gatehouse/internal/redis"
 )
 
+// stores are where policies keep what several gateways share, or what outlasts
+// a restart. Either may be nil.
+type stores struct {
+	redis *sharedStore
+	data  *dataFile
+}
+
+// openStores opens what the configuration names, and keeps what is open with
+// the same settings. where is what an error is about.
+func (a *App) openStores(cfg *config.Config) (s stores, where string, err error) {
+	if s.redis, err = a.openRedis(cfg.Redis); err != nil {
+		return s, "redis", err
+	}
+	if s.data, err = a.openData(cfg.DataFolder); err != nil {
+		s.redis.release(a.stores.redis)
+		return s, "data_folder", err
+	}
+	return s, "", nil
+}
+
+// release closes what next does not go on with.
+func (s stores) release(next stores) {
+	s.redis.release(next.redis)
+	s.data.release(next.data)
+}
+
 // sharedStore is a Redis store together with the settings it was opened with. A
 // reload that leaves the settings alone keeps it, and its connections.
 type sharedStore struct {
@@ -29,8 +55,8 @@ func (a *App) openRedis(cfg *config.Redis) (*sharedStore, error) {
 	if cfg.Sentinel != nil {
 		settings += cfg.Sentinel.Password.Fingerprint()
 	}
-	if a.redis != nil && a.redis.settings == settings {
-		return a.redis, nil
+	if a.stores.redis != nil && a.stores.redis.settings == settings {
+		return a.stores.redis, nil
 	}
 	store, err := redis.New(cfg, a.log.Logger)
 	if err != nil {
@@ -50,8 +76,8 @@ func (a *App) openData(folder string) (*dataFile, error) {
 	if folder == "" {
 		return nil, nil
 	}
-	if a.data != nil && a.data.folder == folder {
-		return a.data, nil
+	if a.stores.data != nil && a.stores.data.folder == folder {
+		return a.stores.data, nil
 	}
 	store, err := durable.Open(folder, a.log.Logger)
 	if err != nil {

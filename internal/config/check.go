@@ -29,6 +29,7 @@ func check(c *Config, found Faults) Faults {
 	}
 	k.redis()
 	used := k.routes()
+	k.failovers(used)
 	k.listeners(used)
 	k.upstreams(used)
 	if c.Admin != nil && !c.Admin.Off && !k.known["admin"] {
@@ -113,8 +114,9 @@ func (k *checker) upstreams(used map[string]bool) {
 		if !used[name] && !k.known["routes"] && len(k.c.Routes) > 0 {
 			k.warn(at, fmt.Sprintf("no route uses upstream %s", quote(name)), "")
 		}
-		if len(u.Endpoints) == 0 && !k.known[at] {
-			k.fault(at+".endpoints", "an upstream needs an endpoint", "write http://host:port")
+		k.service(at, u)
+		if len(u.Endpoints) == 0 && u.Discovery == nil && !k.known[at] && !k.known[at+".endpoints"] && !k.known[at+".discovery"] {
+			k.fault(at+".endpoints", "an upstream needs endpoints, or discovery", "write http://host:port")
 		}
 		k.upstreamTLS(at, u)
 		urls := make(map[string]int)

@@ -123,6 +123,7 @@ func (c *Config) Upstream(name string) *Upstream {
 	setDefaultsOf(e)
 	e.URL = name
 	u.Endpoints = []*Endpoint{e}
+	u.Zone = c.Zone
 	return u
 }
 

@@ -198,7 +198,15 @@ func (s *services) upstream(name string, _ *config.Upstream) (gateway.Upstream, 
 	return u, nil
 }
 
-func (u *service) Serve(x *exchange.Exchange) { x.Response.Status = 200 }
+func (u *service) Serve(x *exchange.Exchange) { x.Upstream.Name, x.Response.Status = u.name, 200 }
+
+func (u *service) ServeOr(x *exchange.Exchange, next func(*exchange.Exchange)) {
+	if u.name == "down" {
+		next(x)
+		return
+	}
+	u.Serve(x)
+}
 
 func (u *service) Retire() {
 	u.mu.Lock()

@@ -61,9 +61,11 @@ type Snapshot struct {
 	Warnings int
 
 	table     *router.Table
-	variants  map[string]int // listener name to the index of its plans; others use 0
-	routed    [][]*plan      // by variant, then by route
-	unmatched []*plan        // by variant: for requests that no route takes
+	variants  map[string]int      // listener name to the index of its plans; others use 0
+	routed    [][]*plan           // by variant, then by route
+	unmatched []*plan             // by variant: for requests that no route takes
+	passing   map[string]*passing // by name: listeners that open nothing
+	plainly   *plainly
 }
 
 // find cleans the request, matches it and returns its plan. A request that
@@ -83,6 +85,10 @@ func (s *Snapshot) find(x *exchange.Exchange) *plan {
 		return s.plans(x, failEnd{badPath.With(err)})
 	}
 	r.Path = path
+	if p := s.plainly.plan(x); p != nil {
+		x.Route.Name, x.Route.Index = p.route, -1
+		return p
+	}
 	if r.Method == "OPTIONS" {
 		if p := s.preflight(x); p != nil {
 			return p

@@ -10,6 +10,8 @@ import (
 	"gatehouse.dev/gatehouse/internal/policy/concurrency"
 	"gatehouse.dev/gatehouse/internal/policy/cors"
 	"gatehouse.dev/gatehouse/internal/policy/csrf"
+	"gatehouse.dev/gatehouse/internal/policy/fault"
+	"gatehouse.dev/gatehouse/internal/policy/grpcweb"
 	"gatehouse.dev/gatehouse/internal/policy/headers"
 	"gatehouse.dev/gatehouse/internal/policy/idempotency"
 	"gatehouse.dev/gatehouse/internal/policy/ip"
@@ -18,6 +20,7 @@ import (
 	"gatehouse.dev/gatehouse/internal/policy/requestid"
 	"gatehouse.dev/gatehouse/internal/policy/securityheaders"
 	"gatehouse.dev/gatehouse/internal/policy/spike"
+	"gatehouse.dev/gatehouse/internal/policy/websocket"
 )
 
 // Catalog returns every kind. Within a stage, request and done steps run in
@@ -44,8 +47,13 @@ func Catalog() *policy.Catalog {
 
 		idempotency.Kind(), // last: what was refused was not carried out
 
+		// admit
+		websocket.Kind(), // limits of what begins when a request is let through
+
 		// transform
+		grpcweb.Kind(), // before fields are changed: they are then those of gRPC
 		headers.Kind(), // what goes on is changed when everything has been decided
+		fault.Kind(),   // last before the upstream, whose faults it imitates
 
 		// report
 		accesslog.Kind(), // last: it tells what all others did
