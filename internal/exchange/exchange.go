@@ -57,11 +57,17 @@ type TLS struct {
 	Cipher     uint16
 }
 
-// Who is the identity that authentication found.
+// Who is the identity that authentication found. What its lists and maps hold
+// is shared by many exchanges: nothing may write to them.
 type Who struct {
-	Consumer string   // name of the consumer, "" when anonymous
-	Method   string   // name of the policy that proved it
-	Groups   []string // the consumer's groups
+	Consumer   string            // name of the consumer, "" when anonymous or known by its subject only
+	Subject    string            // whom the proof names: the "sub" of a token, a user's name, a certificate's subject
+	Method     string            // name of the policy that proved it, "" when nobody proved anything
+	Credential string            // names the credential for logs and limits; never the secret itself
+	Groups     []string          // the consumer's groups, and those that the proof names
+	Scopes     []string          // what the proof was issued for
+	Labels     map[string]string // the consumer's labels
+	Claims     map[string]any    // what the proof says: string, bool, int64, float64, nil, []any and map[string]any
 }
 
 // Route is what matched.
