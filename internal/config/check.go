@@ -30,6 +30,7 @@ func check(c *Config, found Faults) Faults {
 	k.listeners()
 	used := k.routes()
 	k.upstreams(used)
+	k.consumers()
 	if c.Admin != nil && !c.Admin.Off && !k.known["admin"] {
 		k.report("admin.address", checkAddress(c.Admin.Address))
 	}

@@ -80,7 +80,7 @@ func later(what, word string) bool {
 	var words string
 	switch what {
 	case "Config":
-		words = "consumers groups redis cluster tests"
+		words = "redis cluster tests"
 	case "Listener":
 		words = "redirect_https protocols tls proxy_protocol protocol upstream"
 	case "Upstream":
@@ -98,7 +98,7 @@ func later(what, word string) bool {
 	case "Observe":
 		words = "tracing"
 	case "policy":
-		words = "cors jwt oidc basic api_key introspect mtls signature ldap forward_auth authorize ip rate_limit quota concurrency cache idempotency bot body_limit csrf security_headers compress"
+		words = "cors authorize ip rate_limit quota concurrency cache idempotency bot body_limit csrf security_headers compress"
 	}
 	return slices.Contains(strings.Fields(words), word)
 }

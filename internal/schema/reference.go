@@ -150,6 +150,8 @@ func (p *page) kind(t reflect.Type, f config.Field) (what string, inner reflect.
 		return "rate" + limits, nil, ""
 	case reflect.TypeFor[policy.Percent]():
 		return "share" + limits, nil, ""
+	case reflect.TypeFor[policy.Time]():
+		return "moment", nil, ""
 	case reflect.TypeFor[policy.Secret]():
 		return "secret", nil, ""
 	case reflect.TypeFor[policy.StringList]():
