@@ -64,6 +64,14 @@ upstream < exchange wire h1 h2 config observe
 # what becomes of them.
 front < exchange wire h1 h2 config observe
 
+# Who may call. Credentials are no part of a snapshot, and how they come with
+# a request is the policies' business.
+consumer < exchange config password
+
+# Hashes of passwords and what they may cost: needed where they are kept and
+# where they are compared.
+password < !net/http
+
 # Where config becomes a snapshot, and the only place where both halves meet.
 # No protocol and no concrete policy.
 gateway < exchange config policy router observe
@@ -111,6 +119,9 @@ github.com/fsnotify/fsnotify < app
 
 # System calls that package syscall does not have.
 golang.org/x/sys < wire front test/*
+
+# Hashes of passwords that the standard library does not have.
+golang.org/x/crypto < password
 
 # Protocol pieces: HPACK, frames, HTTP/3.
 golang.org/x/net < front h2 upstream
