@@ -233,13 +233,19 @@ type slot struct {
 	v   any
 }
 
+// Reserve makes room for n places of private state. Where policies look at a
+// body on another goroutine, making room must not move what they hold.
+func (x *Exchange) Reserve(n int) {
+	for len(x.slots) < n {
+		x.slots = append(x.slots, slot{})
+	}
+}
+
 // Slot returns the place of one policy's private state for this exchange, and
 // whether it was already used in it. The value of an earlier exchange may still
 // be there, for reuse of its memory. policy.Slot is the typed way to it.
 func (x *Exchange) Slot(i int) (v *any, used bool) {
-	for len(x.slots) <= i {
-		x.slots = append(x.slots, slot{})
-	}
+	x.Reserve(i + 1)
 	s := &x.slots[i]
 	used = s.gen == x.gen
 	s.gen = x.gen

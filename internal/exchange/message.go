@@ -149,6 +149,19 @@ func (b *bytesBody) Ready() bool  { return true }
 // Bytes returns a body that holds p.
 func Bytes(p []byte) Body { return &bytesBody{p} }
 
+// Held returns the bytes of a body that is in memory as a whole, without
+// reading it: that of a policy that holds it, or one that SetBody made. ok is
+// false for any other body. The bytes must not be changed.
+func Held(b Body) (p []byte, ok bool) {
+	switch b := b.(type) {
+	case *bytesBody:
+		return b.p, true
+	case noBody:
+		return nil, true
+	}
+	return nil, false
+}
+
 // Downstream is what a protocol offers to answer one exchange. Its methods are
 // called by the exchange's goroutine only. Writes are gathered: nothing needs
 // to reach the client before Flush or Finish, or before the buffer is full.

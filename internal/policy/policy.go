@@ -98,7 +98,9 @@ type OnDone interface {
 }
 
 // TapsRequest sees the pieces of the request body as they pass. It must not
-// change or keep them.
+// change or keep them. It may run on another goroutine than the steps, until
+// the answer's body is closed, so what it knows of the exchange it keeps in a
+// Slot of its own, or has its request step put there.
 type TapsRequest interface {
 	TapRequest(x *exchange.Exchange, piece []byte)
 }
@@ -109,7 +111,8 @@ type TapsResponse interface {
 	TapResponse(x *exchange.Exchange, piece []byte)
 }
 
-// Holds wants a whole body in memory before its step runs.
+// Holds wants a whole body in memory before its step runs, which finds it by
+// exchange.Held.
 type Holds interface {
 	// HoldRequest returns the largest request body in bytes that the policy
 	// takes, 0 when it needs none. A larger one is answered 413 before the
@@ -151,6 +154,9 @@ func (f *Fault) Error() string {
 // Slots gives out the numbers of private state. There is one for each
 // snapshot.
 type Slots struct{ n int }
+
+// Len returns how many numbers were given out.
+func (s *Slots) Len() int { return s.n }
 
 // Slot is a policy's private state for one request, of type T.
 type Slot[T any] struct{ i int }

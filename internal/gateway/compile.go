@@ -1,0 +1,323 @@
+package gateway
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"slices"
+
+	"gatehouse.dev/gatehouse/internal/config"
+	"gatehouse.dev/gatehouse/internal/exchange"
+	"gatehouse.dev/gatehouse/internal/policy"
+	"gatehouse.dev/gatehouse/internal/router"
+)
+
+// Pending is a compiled snapshot that is not live yet. Exactly one of Commit
+// and Discard must be called; until then no other compilation begins.
+type Pending struct {
+	g *Gateway
+	s *Snapshot
+}
+
+// Commit makes the snapshot the live one. Requests in flight finish on the one
+// they began with.
+func (p *Pending) Commit() {
+	p.g.live.Store(p.s)
+	p.g.keep.commit()
+}
+
+// Discard gives the snapshot up.
+func (p *Pending) Discard() { p.g.keep.discard() }
+
+// Apply compiles a configuration and makes it live. With a fault nothing
+// changes. The faults returned may be warnings only.
+func (g *Gateway) Apply(cfg *config.Config) config.Faults {
+	p, faults := g.Compile(cfg)
+	if p != nil {
+		p.Commit()
+	}
+	return faults
+}
+
+// Compile builds a snapshot of a configuration. It goes on after a fault and
+// reports all of them; with any that is not a warning it returns nil.
+func (g *Gateway) Compile(cfg *config.Config) (*Pending, config.Faults) {
+	g.keep.begin()
+	c := &compiler{
+		g: g, cfg: cfg,
+		slots: new(policy.Slots),
+		s:     &Snapshot{Digest: cfg.Digest(), Routes: len(cfg.Routes)},
+	}
+	c.routes()
+	c.plans()
+	if c.faults.Fatal() {
+		g.keep.discard()
+		return nil, c.faults
+	}
+	c.s.Warnings = len(c.faults)
+	return &Pending{g, c.s}, c.faults
+}
+
+type compiler struct {
+	g      *Gateway
+	cfg    *config.Config
+	slots  *policy.Slots
+	ends   []end
+	faults config.Faults
+	s      *Snapshot
+}
+
+// compiled is a policy with what decides its place in a plan.
+type compiled struct {
+	kind   *policy.Kind
+	policy policy.Policy // nil when it did not compile
+	stage  policy.Stage
+	rank   int // place in the catalog
+	repeat bool
+}
+
+func (c *compiler) fault(path, text, hint string) {
+	c.faults = append(c.faults, c.cfg.Fault(path, text, hint))
+}
+
+// routes builds the match table and the ends.
+func (c *compiler) routes() {
+	entries := make([]router.Entry, len(c.cfg.Routes))
+	for i, r := range c.cfg.Routes {
+		entries[i] = router.Entry{Name: r.Name, Match: r.Match}
+	}
+	table, clashes := router.New(entries)
+	for _, clash := range clashes {
+		f := c.cfg.Fault(fmt.Sprintf("routes[%d].%s", clash.Index, clash.Field), clash.Text, clash.Hint)
+		f.Warning = clash.Warning
+		c.faults = append(c.faults, f)
+	}
+	c.s.table = table
+	for i, r := range c.cfg.Routes {
+		c.ends = append(c.ends, c.end(fmt.Sprintf("routes[%d]", i), r))
+	}
+}
+
+// end builds what a route does. Exactly one of its ends is set: decoding saw
+// to that.
+func (c *compiler) end(path string, r *config.Route) end {
+	names := router.Params(r.Match)
+	switch {
+	case r.Redirect != nil:
+		t, err := router.ParseRedirect(r.Redirect.To, names)
+		if err != nil {
+			c.fault(path+".redirect.to", err.Error(), "")
+		}
+		return &redirectEnd{status: r.Redirect.Status, to: t}
+	case r.Respond != nil:
+		return respond(r.Respond)
+	}
+	w := c.rewrite(path+".rewrite", r.Rewrite, names)
+	if len(r.Split) == 0 {
+		return &upstreamEnd{upstream: c.upstream(path+".upstream", r.Upstream), rewrite: w}
+	}
+	e := &splitEnd{rewrite: w}
+	var sum uint64
+	for i, share := range r.Split {
+		sum += uint64(share.Weight)
+		e.upto = append(e.upto, sum)
+		e.to = append(e.to, c.upstream(fmt.Sprintf("%s.split[%d].upstream", path, i), share.Upstream))
+	}
+	return e
+}
+
+func respond(r *config.Respond) end {
+	e := &respondEnd{status: r.Status, body: []byte(r.Body)}
+	typed := false
+	names := make([]string, 0, len(r.Headers))
+	for name := range r.Headers {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		k := exchange.LookupKnown(name)
+		typed = typed || k == exchange.ContentType
+		e.fields = append(e.fields, exchange.Field{Name: name, Value: r.Headers[name], Known: k})
+	}
+	if !typed && len(e.body) > 0 {
+		e.fields = append(e.fields, exchange.Field{Name: "Content-Type", Value: "text/plain; charset=utf-8", Known: exchange.ContentType})
+	}
+	return e
+}
+
+func (c *compiler) rewrite(path string, r *config.Rewrite, names []string) *rewrite {
+	if r == nil {
+		return nil
+	}
+	w := &rewrite{strip: r.StripPrefix, host: r.Host}
+	if r.Path != "" {
+		t, err := router.ParsePath(r.Path, names)
+		if err != nil {
+			c.fault(path+".path", err.Error(), "")
+		}
+		w.path = t
+	}
+	return w
+}
+
+// upstream returns the live upstream of a name or URL. Its key holds all its
+// settings: with the same settings it outlasts the reload, with its pools.
+func (c *compiler) upstream(path, name string) Upstream {
+	cfg := c.cfg.Upstream(name)
+	if cfg == nil {
+		c.fault(path, fmt.Sprintf("upstream %q is not defined", name), "")
+		return nil
+	}
+	settings, err := json.Marshal(cfg)
+	if err != nil {
+		c.fault(path, fmt.Sprintf("upstream %q: %v", name, err), "")
+		return nil
+	}
+	v, err := c.g.keep.get("upstream "+name+" "+string(settings), func() (any, error) {
+		return c.g.deps.Upstream(name, cfg)
+	})
+	if err != nil {
+		c.fault(path, fmt.Sprintf("upstream %q: %v", name, err), "")
+		return nil
+	}
+	return v.(Upstream)
+}
+
+// plans builds the plan of every route on every listener. Listeners without
+// policies of their own share variant 0.
+func (c *compiler) plans() {
+	top := c.compileAll("policies", c.cfg.Policies)
+	routes := make([][]compiled, len(c.cfg.Routes))
+	for i, r := range c.cfg.Routes {
+		routes[i] = c.compileAll(fmt.Sprintf("routes[%d].policies", i), r.Policies)
+	}
+	c.variant(top, nil, routes)
+	for i, l := range c.cfg.Listeners {
+		if len(l.Policies) == 0 {
+			continue
+		}
+		if c.s.variants == nil {
+			c.s.variants = make(map[string]int)
+		}
+		c.s.variants[l.Name] = len(c.s.routed)
+		c.variant(top, c.compileAll(fmt.Sprintf("listeners[%d].policies", i), l.Policies), routes)
+	}
+}
+
+func (c *compiler) variant(top, listener []compiled, routes [][]compiled) {
+	plans := make([]*plan, len(routes))
+	for i, r := range c.cfg.Routes {
+		plans[i] = c.plan(r.Name, c.ends[i], top, listener, routes[i])
+	}
+	c.s.routed = append(c.s.routed, plans)
+	c.s.unmatched = append(c.s.unmatched, c.plan("none", failEnd{&noRoute}, top, listener))
+}
+
+// plan merges the policies of several levels, outermost first, and puts them
+// in order. Of a kind that may stand only once the innermost level wins.
+func (c *compiler) plan(route string, e end, levels ...[]compiled) *plan {
+	var all []compiled
+	for i, level := range levels {
+		for _, p := range level {
+			if p.policy == nil || !p.repeat && overridden(p.kind, levels[i+1:]) {
+				continue
+			}
+			all = append(all, p)
+		}
+	}
+	slices.SortStableFunc(all, func(a, b compiled) int {
+		return cmp.Or(cmp.Compare(a.stage, b.stage), cmp.Compare(a.rank, b.rank))
+	})
+	p := &plan{route: route, end: e, slots: c.slots, meter: c.g.deps.Metrics.Route(route)}
+	for _, one := range all {
+		p.add(one.kind.Name, one.stage, one.policy)
+	}
+	return p
+}
+
+func overridden(k *policy.Kind, inner [][]compiled) bool {
+	for _, level := range inner {
+		for _, p := range level {
+			if p.kind == k {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (c *compiler) compileAll(path string, list []*config.Policy) []compiled {
+	out := make([]compiled, 0, len(list))
+	seen := make(map[*policy.Kind]int)
+	for i, p := range list {
+		at := fmt.Sprintf("%s[%d].%s", path, i, p.Kind.Name)
+		done := c.compile(at, p)
+		if first, ok := seen[p.Kind]; !ok {
+			seen[p.Kind] = i
+		} else if !done.repeat {
+			c.fault(at, fmt.Sprintf("%s stands twice in this list, first at %s[%d]", p.Kind.Name, path, first), "join the two, or remove one")
+		}
+		out = append(out, done)
+	}
+	return out
+}
+
+// compile compiles one policy. A panic in it is a fault of these settings like
+// any other.
+func (c *compiler) compile(path string, p *config.Policy) (out compiled) {
+	defer func() {
+		if v := recover(); v != nil {
+			c.g.deps.Log.Error("a policy caused a panic while it was compiled", "policy", p.Kind.Name, "path", path,
+				"panic", fmt.Sprint(v), "stack", string(debug.Stack()))
+			out.policy = nil
+			c.fault(path, fmt.Sprintf("compiling %s failed by an error of the gateway", p.Kind.Name), "please report it")
+		}
+	}()
+	out = compiled{kind: p.Kind, stage: p.Kind.Stage, rank: p.Rank}
+	if s, ok := p.Config.(policy.Staged); ok {
+		out.stage = s.Stage()
+	}
+	_, out.repeat = p.Config.(policy.Repeatable)
+	env := &policy.Env{
+		Name: p.Kind.Name, Path: path, Slots: c.slots,
+		Log: c.g.deps.Log.With("policy", p.Kind.Name),
+		Keep: func(key string, create func() any) any {
+			v, _ := c.g.keep.get("policy "+p.Kind.Name+" "+key, func() (any, error) { return create(), nil })
+			return v
+		},
+		Service: c.g.deps.Service,
+	}
+	if env.Service == nil {
+		env.Service = func(string) any { return nil }
+	}
+	v, err := p.Config.Compile(env)
+	c.policyFaults(path, err)
+	if err == nil {
+		out.policy = v
+	}
+	return out
+}
+
+// policyFaults turns what Compile returned into faults with positions.
+func (c *compiler) policyFaults(path string, err error) {
+	if err == nil {
+		return
+	}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		for _, e := range joined.Unwrap() {
+			c.policyFaults(path, e)
+		}
+		return
+	}
+	var f *policy.Fault
+	if !errors.As(err, &f) {
+		c.fault(path, err.Error(), "")
+		return
+	}
+	if f.Field != "" {
+		path += "." + f.Field
+	}
+	c.fault(path, f.Text, f.Hint)
+}

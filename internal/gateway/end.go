@@ -1,0 +1,114 @@
+package gateway
+
+import (
+	"math/rand/v2"
+	"sort"
+
+	"gatehouse.dev/gatehouse/internal/exchange"
+	"gatehouse.dev/gatehouse/internal/router"
+)
+
+// end is what a route does with a request that its policies let through: it
+// fills in the response or fails the exchange.
+type end interface{ serve(x *exchange.Exchange) }
+
+// failEnd answers with a problem.
+type failEnd struct{ problem *exchange.Problem }
+
+func (e failEnd) serve(x *exchange.Exchange) { x.Fail(e.problem) }
+
+// asterisk answers OPTIONS *, which asks about the server as a whole (RFC
+// 9110, section 9.3.7).
+var asterisk = respondEnd{status: 204, fields: []exchange.Field{
+	{Name: "Allow", Value: "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS", Known: exchange.Allow},
+}}
+
+// respondEnd answers with a fixed response.
+type respondEnd struct {
+	status int
+	fields []exchange.Field
+	body   []byte
+}
+
+func (e *respondEnd) serve(x *exchange.Exchange) {
+	r := &x.Response
+	r.Status = e.status
+	for _, f := range e.fields {
+		r.Header.Append(f)
+	}
+	r.SetBody(e.body)
+}
+
+// redirectEnd answers with a redirection.
+type redirectEnd struct {
+	status int
+	to     *router.Template
+}
+
+func (e *redirectEnd) serve(x *exchange.Exchange) {
+	r := &x.Response
+	r.Status = e.status
+	r.Header.AddKnown(exchange.Location, string(e.to.Append(nil, &x.Request, &x.Route, x.Request.Path)))
+	r.SetBody(nil)
+}
+
+// upstreamEnd asks an upstream.
+type upstreamEnd struct {
+	upstream Upstream
+	rewrite  *rewrite // nil: the request goes on as it is
+}
+
+func (e *upstreamEnd) serve(x *exchange.Exchange) {
+	if e.rewrite != nil && !e.rewrite.apply(x) {
+		return
+	}
+	e.upstream.Serve(x)
+}
+
+// splitEnd shares the requests among several upstreams.
+type splitEnd struct {
+	rewrite *rewrite
+	upto    []uint64 // running sums of the weights
+	to      []Upstream
+}
+
+func (e *splitEnd) serve(x *exchange.Exchange) {
+	if e.rewrite != nil && !e.rewrite.apply(x) {
+		return
+	}
+	e.to[e.pick(rand.Uint64N(e.upto[len(e.upto)-1]))].Serve(x)
+}
+
+// pick returns the share that ticket n, counted from zero, falls to.
+func (e *splitEnd) pick(n uint64) int {
+	return sort.Search(len(e.upto), func(i int) bool { return n < e.upto[i] })
+}
+
+// rewrite changes the target before the request goes on.
+type rewrite struct {
+	strip string
+	path  *router.Template // nil: only strip
+	host  string
+}
+
+// apply reports false when the path that would be sent is not a valid one.
+func (w *rewrite) apply(x *exchange.Exchange) bool {
+	r := &x.Request
+	path := r.Path
+	if w.strip != "" {
+		path = router.StripPrefix(path, w.strip)
+	}
+	if w.path != nil {
+		path = string(w.path.Append(nil, r, &x.Route, path))
+	}
+	normal, err := router.Normalize(path)
+	if err != nil {
+		x.Fail(badPath.With(err))
+		return false
+	}
+	r.Path = normal
+	if w.host != "" {
+		r.Authority = w.host
+	}
+	return true
+}

@@ -1,0 +1,110 @@
+package gateway
+
+import (
+	"gatehouse.dev/gatehouse/internal/exchange"
+	"gatehouse.dev/gatehouse/internal/observe"
+	"gatehouse.dev/gatehouse/internal/policy"
+	"gatehouse.dev/gatehouse/internal/router"
+)
+
+// plan is all that happens to the requests of one route on one listener: the
+// policies of gateway, listener and route in one flat list, and the end.
+type plan struct {
+	route        string
+	steps        []step
+	end          end
+	meter        *observe.Route
+	slots        *policy.Slots // of the snapshot
+	tapsRequest  bool          // some step has tapRequest
+	tapsResponse bool
+}
+
+// step is one policy of a plan, with its phases looked up beforehand. Phases
+// that the policy does not have are nil.
+type step struct {
+	kind         string
+	request      policy.OnRequest
+	response     policy.OnResponse
+	done         policy.OnDone
+	tapRequest   policy.TapsRequest
+	tapResponse  policy.TapsResponse
+	always       bool // the done step runs whether or not the request got here
+	holdRequest  int64
+	holdResponse int64
+}
+
+// add puts a compiled policy at the end of the plan.
+func (p *plan) add(kind string, stage policy.Stage, v policy.Policy) {
+	s := step{kind: kind, always: stage == policy.Report}
+	s.request, _ = v.(policy.OnRequest)
+	s.response, _ = v.(policy.OnResponse)
+	s.done, _ = v.(policy.OnDone)
+	if h, ok := v.(policy.Holds); ok {
+		s.holdRequest, s.holdResponse = h.HoldRequest(), h.HoldResponse()
+	}
+	s.tapRequest, _ = v.(policy.TapsRequest)
+	s.tapResponse, _ = v.(policy.TapsResponse)
+	p.tapsRequest = p.tapsRequest || s.tapRequest != nil
+	p.tapsResponse = p.tapsResponse || s.tapResponse != nil
+	p.steps = append(p.steps, s)
+}
+
+// Snapshot is everything that a request can see. It is built once and never
+// written again.
+type Snapshot struct {
+	Digest   string // of the configuration it was compiled from
+	Routes   int    // how many routes it has
+	Warnings int
+
+	table     *router.Table
+	variants  map[string]int // listener name to the index of its plans; others use 0
+	routed    [][]*plan      // by variant, then by route
+	unmatched []*plan        // by variant: for requests that no route takes
+}
+
+// find cleans the request, matches it and returns its plan. A request that
+// matches nothing, or that cannot be matched, gets its variant's plan for
+// that and a problem.
+func (s *Snapshot) find(x *exchange.Exchange) *plan {
+	r := &x.Request
+	if s.table == nil {
+		return s.plans(x, nil)
+	}
+	cleanRequest(x)
+	if r.Asterisk {
+		return s.plans(x, &asterisk)
+	}
+	path, err := router.Normalize(r.RawPath)
+	if err != nil {
+		return s.plans(x, failEnd{badPath.With(err)})
+	}
+	r.Path = path
+	switch m := s.table.Match(r, &x.Route); m.Kind {
+	case router.Found:
+		return s.routed[s.variant(x)][x.Route.Index]
+	case router.NoMethod:
+		return s.plans(x, failEnd{methodNotAllowed(m.Allow)})
+	default:
+		return s.plans(x, nil)
+	}
+}
+
+func (s *Snapshot) variant(x *exchange.Exchange) int {
+	if s.variants == nil {
+		return 0
+	}
+	return s.variants[x.Client.Listener]
+}
+
+// plans returns the plan of requests without a route, with an end of its own
+// where e is given.
+func (s *Snapshot) plans(x *exchange.Exchange, e end) *plan {
+	x.Route.Name, x.Route.Index = "none", -1
+	p := s.unmatched[s.variant(x)]
+	if e == nil {
+		return p
+	}
+	q := *p
+	q.end = e
+	return &q
+}

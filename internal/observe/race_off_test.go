@@ -1,0 +1,6 @@
+//go:build !race
+
+package observe
+
+// raced says that allocations are no matter.
+const raced = false

@@ -1,0 +1,24 @@
+// Package all is the ordered list of the kinds of policies. It has no logic.
+package all
+
+import (
+	"gatehouse.dev/gatehouse/internal/policy"
+	"gatehouse.dev/gatehouse/internal/policy/accesslog"
+	"gatehouse.dev/gatehouse/internal/policy/headers"
+	"gatehouse.dev/gatehouse/internal/policy/requestid"
+)
+
+// Catalog returns every kind. Within a stage, request and done steps run in
+// this order and response steps in the opposite one.
+func Catalog() *policy.Catalog {
+	return policy.NewCatalog(
+		// edge
+		requestid.Kind(), // first: whatever refuses a request after it names the same id
+
+		// transform
+		headers.Kind(), // what goes on is changed when everything has been decided
+
+		// report
+		accesslog.Kind(), // last: it tells what all others did
+	)
+}
