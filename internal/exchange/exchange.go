@@ -50,13 +50,6 @@ type Client struct {
 	Shard    uint32         // spreads counters; any value will do
 }
 
-// TLS holds the facts of a client's TLS connection.
-type TLS struct {
-	ServerName string
-	Version    uint16
-	Cipher     uint16
-}
-
 // Who is the identity that authentication found. What its lists and maps hold
 // is shared by many exchanges: nothing may write to them.
 type Who struct {
