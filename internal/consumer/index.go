@@ -140,27 +140,31 @@ func (x *Index) Password(username string, who *exchange.Who) (*password.Hash, er
 	return c.hash, c.identify(who)
 }
 
-// Subject identifies the consumer of a token's issuer and subject.
-func (x *Index) Subject(issuer, sub string, who *exchange.Who) error {
-	return x.tokens.find(subject{issuer, sub}).identify(who)
+// Subject identifies the consumer of a token's issuer and subject, and tells
+// whether there is one.
+func (x *Index) Subject(issuer, sub string, who *exchange.Who) (known bool, err error) {
+	c := x.tokens.find(subject{issuer, sub})
+	if c == nil {
+		return false, nil
+	}
+	return true, c.identify(who)
 }
 
 // Certificate identifies the consumer of a client certificate that has been
-// verified: by its thumbprint, the hex of its SHA-256, else by its alternative
-// names, else by its subject.
-func (x *Index) Certificate(thumbprint string, sans []string, name string, who *exchange.Who) error {
-	key := "x " + thumbprint
-	if c := x.certs.find(key); c != nil {
-		return c.identify(who)
+// verified, and tells whether there is one: by its thumbprint, the hex of its
+// SHA-256, else by its alternative names, else by its subject.
+func (x *Index) Certificate(thumbprint string, sans []string, name string, who *exchange.Who) (known bool, err error) {
+	c := x.certs.find("x " + thumbprint)
+	for i := 0; c == nil && i < len(sans); i++ {
+		c = x.certs.find("a " + strings.ToLower(sans[i]))
 	}
-	for _, san := range sans {
-		key = "a " + strings.ToLower(san)
-		if c := x.certs.find(key); c != nil {
-			return c.identify(who)
-		}
+	if c == nil {
+		c = x.certs.find("s " + name)
 	}
-	key = "s " + name
-	return x.certs.find(key).identify(who)
+	if c == nil {
+		return false, nil
+	}
+	return true, c.identify(who)
 }
 
 // SignatureKey identifies the consumer of a key id, and returns the key's

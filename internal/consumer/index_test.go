@@ -82,28 +82,37 @@ consumers:
 	if err != nil || len(who.Groups) != 2 || who.Labels["plan"] != "gold" {
 		t.Errorf("groups and labels: %+v, %v", who, err)
 	}
-	var w exchange.Who
-	for name, err := range map[string]error{
-		"subject":       x.Subject("https://id", "mobile", &w),
-		"name":          x.Named("mobile", &w),
-		"dn":            x.Certificate("00", nil, "CN=mobile,O=Partner", &w),
-		"san":           x.Certificate("00", []string{"other", "mobile.partner.EXAMPLE"}, "CN=x", &w),
-		"thumbprint":    x.Certificate("aa"+hex.EncodeToString(make([]byte, 31)), nil, "", &w),
-		"two consumers": nil,
-	} {
-		if err != nil || w.Consumer != "mobile" {
-			t.Errorf("by %s: %+v, %v", name, w, err)
+	one := func(known bool, err error) error {
+		if err == nil && !known {
+			return consumer.ErrUnknown
 		}
+		return err
 	}
-	for name, err := range map[string]error{
-		"issuer":       x.Subject("https://id2", "mobile", &w),
-		"split":        x.Subject("https://idmobile", "", &w),
-		"dn as san":    x.Certificate("00", []string{"CN=mobile,O=Partner"}, "", &w),
-		"san as dn":    x.Certificate("00", nil, "mobile.partner.example", &w),
-		"name of none": x.Named("nobody", &w),
+	for _, c := range []struct {
+		by   string
+		find func(w *exchange.Who) error
+		want error
+	}{
+		{"subject", func(w *exchange.Who) error { return one(x.Subject("https://id", "mobile", w)) }, nil},
+		{"name", func(w *exchange.Who) error { return x.Named("mobile", w) }, nil},
+		{"dn", func(w *exchange.Who) error { return one(x.Certificate("00", nil, "CN=mobile,O=Partner", w)) }, nil},
+		{"san", func(w *exchange.Who) error {
+			return one(x.Certificate("00", []string{"other", "mobile.partner.EXAMPLE"}, "CN=x", w))
+		}, nil},
+		{"thumbprint", func(w *exchange.Who) error {
+			return one(x.Certificate("aa"+hex.EncodeToString(make([]byte, 31)), nil, "", w))
+		}, nil},
+		{"another issuer", func(w *exchange.Who) error { return one(x.Subject("https://id2", "mobile", w)) }, consumer.ErrUnknown},
+		{"another split", func(w *exchange.Who) error { return one(x.Subject("https://idmobile", "", w)) }, consumer.ErrUnknown},
+		{"dn as san", func(w *exchange.Who) error {
+			return one(x.Certificate("00", []string{"CN=mobile,O=Partner"}, "", w))
+		}, consumer.ErrUnknown},
+		{"san as dn", func(w *exchange.Who) error { return one(x.Certificate("00", nil, "mobile.partner.example", w)) }, consumer.ErrUnknown},
+		{"name of none", func(w *exchange.Who) error { return x.Named("nobody", w) }, consumer.ErrUnknown},
 	} {
-		if !errors.Is(err, consumer.ErrUnknown) {
-			t.Errorf("by %s: %v", name, err)
+		var w exchange.Who
+		if err := c.find(&w); !errors.Is(err, c.want) || (err == nil) != (w.Consumer == "mobile") {
+			t.Errorf("by %s: %+v, %v", c.by, w, err)
 		}
 	}
 }
@@ -336,7 +345,8 @@ consumers:
 	who := new(exchange.Who)
 	if n := testing.AllocsPerRun(100, func() {
 		sum := sha256.Sum256([]byte("k"))
-		if x.APIKey(sum, who) != nil || x.Subject("i", "s", who) != nil || x.Named("a", who) != nil {
+		known, err := x.Subject("i", "s", who)
+		if x.APIKey(sum, who) != nil || err != nil || !known || x.Named("a", who) != nil {
 			t.Error("not found")
 		}
 	}); n != 0 {
