@@ -57,7 +57,8 @@ func (g *guard) knows(authority string) bool {
 		host = h
 	}
 	host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
-	if _, err := netip.ParseAddr(host); err == nil {
+	// A zone may be any text, and no Host field needs one.
+	if ip, err := netip.ParseAddr(host); err == nil && ip.Zone() == "" {
 		return true
 	}
 	host = strings.TrimSuffix(host, ".")

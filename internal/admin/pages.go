@@ -76,7 +76,7 @@ func refuse(w http.ResponseWriter, status int, code, detail string) {
 }
 
 func write(w http.ResponseWriter, status int, kind string, v any) {
-	body, err := json.MarshalIndent(v, "", "  ")
+	body, err := json.Marshal(v)
 	if err != nil { // strings, numbers and times always can be written
 		panic(err)
 	}

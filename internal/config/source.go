@@ -28,16 +28,9 @@ const (
 // top-level keys. Lists are joined; the same name twice is a fault. With a
 // fault that is not a warning the Config is nil.
 func Load(path string, cat *policy.Catalog) (*Config, Faults) {
-	st, err := os.Stat(path)
+	names, err := Files(path)
 	if err != nil {
-		return nil, Faults{{File: path, Text: "cannot be read: " + plainError(err)}}
-	}
-	names := []string{path}
-	if st.IsDir() {
-		var fault *Fault
-		if names, fault = folder(path); fault != nil {
-			return nil, Faults{*fault}
-		}
+		return nil, Faults{*err}
 	}
 	var faults Faults
 	parts := make([]*part, 0, len(names))
@@ -58,10 +51,17 @@ func Parse(name string, data []byte, cat *policy.Catalog) (*Config, Faults) {
 	return decode([]*part{{name: name, data: data}}, nil, cat)
 }
 
-// folder lists the files of a folder that make up the configuration. Hidden
-// names are left out: Kubernetes keeps the versions of a mounted folder under
-// such names, and links to them from the plain ones.
-func folder(path string) ([]string, *Fault) {
+// Files lists the files that make up the configuration at path: itself, or what
+// is in the folder. Hidden names are left out: Kubernetes keeps the versions of
+// a mounted folder under such names, and links to them from the plain ones.
+func Files(path string) ([]string, *Fault) {
+	st, err := os.Stat(path)
+	if err != nil {
+		return nil, &Fault{File: path, Text: "cannot be read: " + plainError(err)}
+	}
+	if !st.IsDir() {
+		return []string{path}, nil
+	}
 	entries, err := os.ReadDir(path)
 	if err != nil {
 		return nil, &Fault{File: path, Text: "cannot be read: " + plainError(err)}

@@ -96,10 +96,9 @@ const (
 
 func appendProblem(b []byte, kind string, p *Problem, id string) []byte {
 	title := StatusText(p.Status)
-	status := strconv.Itoa(p.Status)
 	switch kind {
 	case typeText:
-		b = append(b, status...)
+		b = strconv.AppendInt(b, int64(p.Status), 10)
 		b = append(b, ' ')
 		b = append(b, title...)
 		b = append(b, "\n\n"...)
@@ -111,11 +110,11 @@ func appendProblem(b []byte, kind string, p *Problem, id string) []byte {
 		return append(b, '\n')
 	case typeHTML:
 		b = append(b, "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\"><title>"...)
-		b = append(b, status...)
+		b = strconv.AppendInt(b, int64(p.Status), 10)
 		b = append(b, ' ')
 		b = append(b, title...)
 		b = append(b, "</title>\n<body style=\"font:16px/1.5 system-ui,sans-serif;max-width:40em;margin:4em auto;padding:0 1em\">\n<h1>"...)
-		b = append(b, status...)
+		b = strconv.AppendInt(b, int64(p.Status), 10)
 		b = append(b, ' ')
 		b = append(b, title...)
 		b = append(b, "</h1>\n<p>"...)
@@ -129,7 +128,7 @@ func appendProblem(b []byte, kind string, p *Problem, id string) []byte {
 	b = append(b, `{"type":"about:blank","title":`...)
 	b = AppendJSONString(b, title)
 	b = append(b, `,"status":`...)
-	b = append(b, status...)
+	b = strconv.AppendInt(b, int64(p.Status), 10)
 	b = append(b, `,"code":`...)
 	b = AppendJSONString(b, p.Code)
 	b = append(b, `,"detail":`...)

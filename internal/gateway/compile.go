@@ -52,6 +52,7 @@ func (g *Gateway) Compile(cfg *config.Config) (*Pending, config.Faults) {
 	}
 	c.routes()
 	c.plans()
+	c.faults.Sort()
 	if c.faults.Fatal() {
 		g.keep.discard()
 		return nil, c.faults

@@ -191,6 +191,9 @@ func mayTrail(f *exchange.Field) bool {
 		(len(f.Name) < len(forwarded) || !exchange.EqualFold(f.Name[:len(forwarded)], forwarded))
 }
 
+// MayTrail reports whether a field may be sent in a trailer section.
+func MayTrail(f *exchange.Field) bool { return mayTrail(f) && isToken(f.Name) }
+
 func hexDigit(c byte) (byte, bool) {
 	switch {
 	case isDigit(c):

@@ -1,7 +1,6 @@
 package h1
 
 import (
-	"bytes"
 	"errors"
 	"io"
 	"sync"
@@ -321,36 +320,22 @@ func (t *turn) ClientGone() { t.x.Cancel(exchange.ErrClientGone) }
 // client went away, or sent nothing, before it was complete.
 func (t *turn) readHead() (Framing, *exchange.Problem, error) {
 	x := t.x
-	seen, skipped := 0, false
+	var s scan
 	for waited := false; ; waited = true {
-		b := t.in.B[t.r:t.w]
-		if !skipped && len(b) >= 2 && b[0] == '\r' && b[1] == '\n' {
-			// Some clients end a body with an empty line too many; one is
-			// passed over (RFC 9112, section 2.2).
-			t.r, skipped = t.r+2, true
-			b = b[2:]
+		skip, size, p := s.head(t.in.B[t.r:t.w], t.limits.HeaderBytes)
+		t.r += skip
+		if p != nil {
+			return 0, p, nil
 		}
-		if len(b) > 0 && (len(b) > 1 || b[0] != '\r' || skipped) {
-			size, err := FindHead(b, seen)
-			if err != nil {
-				return 0, refusal(err), nil
+		if size > 0 {
+			x.Times.Head = x.Times.Start
+			if waited {
+				x.Times.Head = exchange.Now()
 			}
-			if size > 0 && size <= t.limits.HeaderBytes {
-				x.Times.Head = x.Times.Start
-				if waited {
-					x.Times.Head = exchange.Now()
-				}
-				f, p := ParseRequest(b[:size], &x.Request, t.limits.Headers)
-				t.r += size
-				return f, p, nil
-			}
-			seen = len(b)
-		}
-		if len(b) >= t.limits.HeaderBytes {
-			if i := bytes.IndexByte(b, '\n'); i < 0 || i >= t.limits.HeaderBytes {
-				return 0, &targetTooLong, nil
-			}
-			return 0, &headTooLarge, nil
+			head := t.in.B[t.r : t.r+size]
+			t.r += size
+			f, p := ParseRequest(head, &x.Request, t.limits.Headers)
+			return f, p, nil
 		}
 		if t.inline {
 			return 0, nil, errLater
@@ -359,7 +344,7 @@ func (t *turn) readHead() (Framing, *exchange.Problem, error) {
 			t.c.SetTimeout(t.limits.HeaderTimeout) // for all of the head
 		}
 		if err := t.readMore(t.limits.HeaderBytes); err != nil {
-			if errors.Is(err, wire.ErrTimeout) && seen > 0 {
+			if errors.Is(err, wire.ErrTimeout) && s.seen > 0 {
 				return 0, &headTimeout, nil
 			}
 			return 0, nil, err

@@ -165,21 +165,26 @@ func (b *requestBody) read() (err error) {
 // patience returns how long the next bytes may take: 0 for ever. It is false
 // when they have taken too long already.
 func (b *requestBody) patience() (d time.Duration, ok bool) {
-	l := b.t.limits
+	return b.t.limits.patience(b.t.x.Request.Received, b.waited, b.until)
+}
+
+// patience is for a body of which so many bytes came, that kept us waiting for
+// so many nanoseconds, and that is given up at until, if that is not 0.
+func (l *Limits) patience(received, waited, until int64) (d time.Duration, ok bool) {
 	d = l.IdleTimeout
 	limit := func(left time.Duration) {
 		if d == 0 || left < d {
 			d = left
 		}
 	}
-	if b.until != 0 {
-		limit(time.Duration(b.until - exchange.Now()))
+	if until != 0 {
+		limit(time.Duration(until - exchange.Now()))
 	}
 	if l.BodyMinRate > 0 {
-		pace := time.Duration(float64(b.t.x.Request.Received) / float64(l.BodyMinRate) * float64(time.Second))
-		limit(max(rateGrace, pace) - time.Duration(b.waited))
+		pace := time.Duration(float64(received) / float64(l.BodyMinRate) * float64(time.Second))
+		limit(max(rateGrace, pace) - time.Duration(waited))
 	}
-	return d, d > 0 || l.IdleTimeout == 0 && b.until == 0 && l.BodyMinRate == 0
+	return d, d > 0 || l.IdleTimeout == 0 && until == 0 && l.BodyMinRate == 0
 }
 
 // Broken turns an error of the connection into what the body's reader is told.

@@ -55,6 +55,10 @@ func bodyUsual(method string) bool {
 	return method == "POST" || method == "PUT" || method == "PATCH"
 }
 
+// HopFields are the fields of an answer that are never copied from a Header,
+// for engines that write answers by other means.
+const HopFields = hopFields
+
 // ResponseHead is what AppendResponseHead writes beside the fields.
 type ResponseHead struct {
 	Status     int

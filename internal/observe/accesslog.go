@@ -99,8 +99,9 @@ func newAccessLog(cfg config.AccessLog, m *Metrics, file *os.File) *AccessLog {
 func openLog(output string) (*os.File, error) {
 	fd := map[string]int{"stdout": 1, "stderr": 2}[output]
 	if fd == 0 {
-		// 0640: access logs tell who visited what.
-		f, err := os.OpenFile(output, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o640)
+		// 0640: access logs tell who visited what. Without O_NONBLOCK a named
+		// pipe that nobody reads would hold up the whole reload.
+		f, err := os.OpenFile(output, os.O_WRONLY|os.O_CREATE|os.O_APPEND|syscall.O_NONBLOCK, 0o640)
 		if err != nil {
 			return nil, fmt.Errorf("open the access log: %w", err)
 		}

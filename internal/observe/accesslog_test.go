@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -146,7 +147,7 @@ func TestAccessLogSamples(t *testing.T) {
 	}
 }
 
-// No line is lost or torn when many write, and a reopened or closed log changes
+// No line is torn, or lost without being counted, when many write, and a reopened or closed log changes
 // nothing about that.
 func TestAccessLogAtOnce(t *testing.T) {
 	cfg := toFile(t)
@@ -189,8 +190,10 @@ func TestAccessLogAtOnce(t *testing.T) {
 			}
 		}
 	}
-	if n != writers*each || m.logWritten.Load() != writers*each {
-		t.Errorf("%d lines are there and %d counted, want %d", n, m.logWritten.Load(), writers*each)
+	// A busy machine may leave the writing goroutine no time for so many.
+	written, dropped := int(m.logWritten.Load()), int(m.logDropped.Load())
+	if n != written || n+dropped != writers*each {
+		t.Errorf("%d lines are there, %d counted and %d dropped, of %d", n, written, dropped, writers*each)
 	}
 }
 
@@ -246,9 +249,18 @@ func TestAccessLogWriteAfterClose(t *testing.T) {
 }
 
 func TestAccessLogDoesNotOpen(t *testing.T) {
-	_, err := NewAccessLog(config.AccessLog{Format: "json", Output: t.TempDir(), Sample: 1}, newMetrics(1))
-	if err == nil || !strings.Contains(err.Error(), "open the access log") {
-		t.Errorf("opening a folder returns %v", err)
+	dir := t.TempDir()
+	pipe := filepath.Join(dir, "pipe")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, output := range map[string]string{
+		"a folder": dir, "a file in none": filepath.Join(dir, "none", "log"), "a pipe without a reader": pipe,
+	} {
+		_, err := NewAccessLog(config.AccessLog{Format: "json", Output: output, Sample: 1}, newMetrics(1))
+		if err == nil || !strings.Contains(err.Error(), "open the access log") {
+			t.Errorf("opening %s returns %v", name, err)
+		}
 	}
 }
 
@@ -382,17 +394,27 @@ func TestAccessLogDoesNotAllocate(t *testing.T) {
 	}
 }
 
+// BenchmarkAccessLog is a request's share of the access log: its line, and the
+// writing of all lines in batches.
 func BenchmarkAccessLog(b *testing.B) {
 	for _, format := range []string{"json", "combined"} {
 		b.Run(format, func(b *testing.B) {
-			m := newMetrics(1)
-			l := open(b, config.AccessLog{Format: format, Output: os.DevNull, Sample: 1}, m)
+			file, err := openLog(os.DevNull)
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer file.Close()
+			l := newAccessLog(config.AccessLog{Format: format, Sample: 1}, newMetrics(1), file)
 			x := sample()
 			b.ReportAllocs()
 			for b.Loop() {
 				l.Write(x)
+				select {
+				case <-l.full:
+					l.flush()
+				default:
+				}
 			}
-			b.ReportMetric(float64(m.logDropped.Load())/float64(b.N), "dropped/op")
 		})
 	}
 }

@@ -124,8 +124,8 @@ func appendField(b []byte, key, value string, most int) []byte {
 	return append(b, '"')
 }
 
-// plain reports whether a text stands for itself in a JSON string: printable
-// ASCII without quote and backslash. It looks at eight bytes at a time, since
+// plain reports whether a text stands for itself between quotes: printable ASCII
+// without quote and backslash. It looks at eight bytes at a time, since
 // nearly all texts are, and looking is most of the work of a line.
 func plain(s string) bool {
 	const low, high = 0x0101010101010101, 0x8080808080808080
@@ -169,8 +169,11 @@ func cut(s string, most int) string {
 
 // withoutQuery cuts a query or fragment off.
 func withoutQuery(s string) string {
-	if i := strings.IndexAny(s, "?#"); i >= 0 {
-		return s[:i]
+	if i := strings.IndexByte(s, '?'); i >= 0 {
+		s = s[:i]
+	}
+	if i := strings.IndexByte(s, '#'); i >= 0 {
+		s = s[:i]
 	}
 	return s
 }
@@ -267,6 +270,9 @@ func appendQuoted(b []byte, s string, most int) []byte {
 func appendEscaped(b []byte, s string, most int, lowest byte) []byte {
 	const hexDigits = "0123456789abcdef"
 	s = cut(s, most)
+	if lowest == ' ' && plain(s) {
+		return append(b, s...)
+	}
 	start := 0
 	for i := 0; i < len(s); i++ {
 		if c := s[i]; c < lowest || c >= 0x7f || c == '"' || c == '\\' {

@@ -20,10 +20,9 @@ import (
 func NewLogger(cfg config.Log, w io.Writer) *slog.Logger {
 	o := &slog.HandlerOptions{Level: logLevel(cfg.Level)}
 	if cfg.Format == "json" {
-		return slog.New(slog.NewJSONHandler(escaper{w}, o))
+		return slog.New(slog.NewJSONHandler(escaper{w, `\u00`}, o))
 	}
-	// The text handler quotes every value that has something unprintable.
-	return slog.New(slog.NewTextHandler(w, o))
+	return slog.New(slog.NewTextHandler(escaper{w, `\x`}, o))
 }
 
 func logLevel(s string) slog.Level {
@@ -38,10 +37,13 @@ func logLevel(s string) slog.Level {
 	return slog.LevelInfo
 }
 
-// escaper escapes what JSON allows in a string and a terminal obeys: DEL and
-// the control characters U+0080 to U+009F. In JSON text they can stand only
-// inside a string, so that the bytes alone tell where to escape.
-type escaper struct{ w io.Writer }
+// escaper escapes what the handlers let pass and a terminal obeys: DEL in both
+// formats, and in JSON the control characters U+0080 to U+009F. They can stand
+// only inside a value, so that the bytes alone tell where to escape.
+type escaper struct {
+	w      io.Writer
+	escape string // what precedes the two digits of a character
+}
 
 // Write writes one line. It reports the length of p, not of what it became.
 func (e escaper) Write(p []byte) (int, error) {
@@ -56,7 +58,7 @@ func (e escaper) Write(p []byte) (int, error) {
 			continue
 		}
 		out = append(out, p[start:i]...)
-		out = append(out, '\\', 'u', '0', '0', hexDigits[c>>4], hexDigits[c&15])
+		out = append(append(out, e.escape...), hexDigits[c>>4], hexDigits[c&15])
 		i += n - 1
 		start = i + 1
 	}

@@ -58,6 +58,7 @@ func TestRoute(t *testing.T) {
 	if names := with(series(t, m), "go_goroutines"); len(names) != 1 {
 		t.Errorf("the Go runtime's series are missing: %q", names)
 	}
+	runtime.KeepAlive(r)
 }
 
 func TestDurationBuckets(t *testing.T) {
@@ -108,6 +109,7 @@ func TestProblemCodesAreBounded(t *testing.T) {
 	if got := all[`gatehouse_problems_total{code="other",route="a",side="gateway"}`]; got != strconv.Itoa(9*mostProblems) {
 		t.Errorf("the others are counted as %q", got)
 	}
+	runtime.KeepAlive(r)
 }
 
 func TestNamesAreBounded(t *testing.T) {
@@ -193,7 +195,7 @@ func TestOddNames(t *testing.T) {
 		"gatehouse_requests_in_flight{route=\"a\uFFFD\"}": "1",
 		`gatehouse_requests_in_flight{route="q\"\n\\"}`:   "1",
 	})
-	runtime.KeepAlive(c)
+	runtime.KeepAlive([]any{a, b, c})
 }
 
 func TestConnections(t *testing.T) {

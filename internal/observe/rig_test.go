@@ -55,7 +55,8 @@ func failing(status int, side exchange.Side) *exchange.Exchange {
 
 func newMetrics(limit int) *Metrics { return NewMetrics(config.Metrics{MaxRoutes: limit}) }
 
-// series returns what a scrape shows, without comments, by series.
+// series returns what a scrape shows, without comments, by series. The test keeps
+// what it counts with alive until then.
 func series(t *testing.T, m *Metrics) map[string]string {
 	t.Helper()
 	w := httptest.NewRecorder()

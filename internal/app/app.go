@@ -1,0 +1,258 @@
+// Package app wires the rooms together and runs them: it is the only package
+// that knows all of them. It owns the life of the process: start, reload,
+// drain, stop.
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"gatehouse.dev/gatehouse/internal/admin"
+	"gatehouse.dev/gatehouse/internal/config"
+	"gatehouse.dev/gatehouse/internal/front"
+	"gatehouse.dev/gatehouse/internal/gateway"
+	"gatehouse.dev/gatehouse/internal/observe"
+	"gatehouse.dev/gatehouse/internal/policy"
+	"gatehouse.dev/gatehouse/internal/policy/all"
+	"gatehouse.dev/gatehouse/internal/upstream"
+	"gatehouse.dev/gatehouse/internal/wire"
+)
+
+// Catalog returns the kinds of policies that this build has.
+func Catalog() *policy.Catalog { return all.Catalog() }
+
+// Source is where the configuration comes from.
+type Source struct {
+	Path string // a file or folder, watched for changes
+	Name string // what stands for the path in messages when Data is used
+	Data []byte // a configuration that never changes, used when Path is empty
+}
+
+func (s Source) load() (*config.Config, config.Faults) {
+	if s.Path == "" {
+		return config.Parse(s.Name, s.Data, Catalog())
+	}
+	return config.Load(s.Path, Catalog())
+}
+
+// ErrCut says that requests were still in flight when the drain ended.
+var ErrCut = errors.New("requests in flight were cut")
+
+// App is a running gateway.
+type App struct {
+	source  Source
+	version string
+	stderr  io.Writer
+
+	log     *slog.Logger
+	level   *slog.LevelVar
+	metrics *observe.Metrics
+	sweeper *wire.Sweeper
+	gateway *gateway.Gateway
+	front   *front.Front
+	ready   atomic.Bool
+	started time.Time
+
+	mu     sync.Mutex // one change at a time; guards what follows
+	cfg    *config.Config
+	logs   *accessLog
+	admin  *admin.Server
+	status admin.Reload
+}
+
+// New loads the configuration and starts to serve it. With a fault nothing is
+// started, and the error is config.Faults.
+func New(source Source, version string, stderr io.Writer) (*App, error) {
+	cfg, faults := source.load()
+	if faults.Fatal() {
+		return nil, faults
+	}
+	a := &App{source: source, version: version, stderr: stderr, started: time.Now()}
+	a.log = observe.NewLogger(cfg.Observe.Log, stderr)
+	a.metrics = observe.NewMetrics(cfg.Observe.Metrics)
+	a.sweeper = wire.NewSweeper()
+	a.gateway = gateway.New(gateway.Deps{
+		Log: a.log, Metrics: a.metrics, Service: a.service,
+		Upstream: func(name string, cfg *config.Upstream) (gateway.Upstream, error) {
+			return upstream.New(name, cfg, upstream.Options{Sweeper: a.sweeper, Log: a.log, Meter: a.metrics.Upstream(name)})
+		},
+	})
+	a.front = front.New(front.Options{
+		Handler: a.gateway.Serve, Refused: a.gateway.Refused,
+		Metrics: a.metrics, Log: a.log, Sweeper: a.sweeper,
+	})
+	a.mu.Lock()
+	faults = a.apply(cfg, faults)
+	a.mu.Unlock()
+	if faults.Fatal() {
+		a.Close(context.Background())
+		return nil, faults
+	}
+	a.ready.Store(true)
+	return a, nil
+}
+
+// Reload reads the configuration again and applies it. With a fault nothing
+// changes, and log, metrics and status say so. The access log is opened again
+// in any case: whoever rotated it waits for nothing else.
+func (a *App) Reload() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err := a.logs.reopen(); err != nil {
+		a.log.Error("the access log was not opened again, the old file stays", "error", err)
+	}
+	cfg, faults := a.source.load()
+	if !faults.Fatal() {
+		if cfg.Digest() == a.cfg.Digest() {
+			a.log.Info("configuration is unchanged", "digest", cfg.Digest())
+			return
+		}
+		faults = a.apply(cfg, faults)
+	}
+	if !faults.Fatal() {
+		return
+	}
+	a.metrics.Reload(false, a.cfg.Digest())
+	a.status = admin.Reload{Time: time.Now(), OK: false, Digest: a.cfg.Digest(), Faults: faults}
+	a.log.Error("configuration was not applied, the last good one stays", "faults", len(faults), "digest", a.cfg.Digest())
+	for _, f := range faults {
+		a.log.Error("fault in the configuration", "fault", f.Error())
+	}
+}
+
+// apply makes a decoded configuration the live one, or returns faults and
+// changes nothing. New sockets open first, then the snapshot is swapped, then
+// what nobody asks for any more ends.
+func (a *App) apply(cfg *config.Config, faults config.Faults) config.Faults {
+	fail := func(path string, err error) config.Faults {
+		return append(faults, cfg.Fault(path, err.Error(), ""))
+	}
+	old := a.logs
+	logs, err := a.openLogs(cfg)
+	if err != nil {
+		return fail("observe.access_log.output", err)
+	}
+	a.logs = logs
+	undo := func() {
+		a.logs = old
+		logs.release(old)
+	}
+	pending, more := a.gateway.Compile(cfg)
+	faults = append(faults, more...)
+	if pending == nil {
+		undo()
+		return faults
+	}
+	change, err := a.front.Prepare(cfg.Listeners)
+	if err != nil {
+		pending.Discard()
+		undo()
+		var where *front.Error
+		path := "listeners"
+		if errors.As(err, &where) {
+			path = fmt.Sprintf("listeners[%d].address", where.Index)
+		}
+		return fail(path, err)
+	}
+	adm, err := a.openAdmin(cfg.Admin)
+	if err != nil {
+		change.Discard()
+		pending.Discard()
+		undo()
+		return fail("admin.address", err)
+	}
+
+	pending.Commit()
+	change.Commit()
+	if a.admin != adm {
+		a.admin.Close()
+		a.admin = adm
+	}
+	old.release(logs)
+	a.cfg = cfg
+	a.metrics.Reload(true, cfg.Digest())
+	a.status = admin.Reload{Time: time.Now(), OK: true, Digest: cfg.Digest(), Faults: faults}
+	for _, f := range faults {
+		a.log.Warn("warning in the configuration", "warning", f.Error())
+	}
+	a.log.Info("configuration applied", "digest", cfg.Digest(), "routes", len(cfg.Routes), "listeners", len(cfg.Listeners))
+	return faults
+}
+
+// openAdmin returns the server of the admin address: the running one when the
+// address stays, nil when it is off.
+func (a *App) openAdmin(cfg *config.Admin) (*admin.Server, error) {
+	if cfg == nil || cfg.Off {
+		return nil, nil
+	}
+	if a.admin != nil && a.admin.Address() == cfg.Address {
+		return a.admin, nil
+	}
+	return admin.Listen(cfg.Address, admin.Deps{
+		Metrics: a.metrics.Handler(), Ready: a.ready.Load, Status: a.Status, Log: a.log,
+	})
+}
+
+// Status tells how the gateway is.
+func (a *App) Status() admin.Status {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	s := admin.Status{Version: a.version, Started: a.started, Reload: a.status}
+	if a.cfg != nil {
+		s.Digest, s.Routes = a.cfg.Digest(), len(a.cfg.Routes)
+	}
+	for _, l := range a.front.Listeners() {
+		s.Listeners = append(s.Listeners, admin.Listener(l))
+	}
+	return s
+}
+
+// Drain stops the gateway gently: it says that it is not ready, waits for
+// balancers to notice, stops listening, and lets requests in flight finish. It
+// returns ErrCut when some did not in time. When ctx ends it waits no longer.
+func (a *App) Drain(ctx context.Context) error {
+	a.ready.Store(false)
+	a.mu.Lock()
+	limits := a.cfg.Shutdown
+	a.mu.Unlock()
+	a.log.Info("draining", "delay", limits.Delay.D(), "limit", limits.Drain.D())
+	if d := limits.Delay.D(); d > 0 {
+		t := time.NewTimer(d)
+		defer t.Stop()
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, limits.Drain.D())
+	defer cancel()
+	cut := a.front.Drain(ctx)
+	a.Close(ctx)
+	if cut > 0 {
+		a.log.Warn("stopped with requests in flight", "connections", cut)
+		return ErrCut
+	}
+	a.log.Info("stopped")
+	return nil
+}
+
+// Close ends everything at once.
+func (a *App) Close(ctx context.Context) {
+	ctx, cancel := context.WithCancel(ctx)
+	cancel()
+	a.front.Drain(ctx)
+	a.gateway.Close()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.admin != nil {
+		a.admin.Close()
+	}
+	a.logs.release(nil)
+	a.sweeper.Close()
+}

@@ -1,0 +1,47 @@
+package app
+
+import (
+	"io"
+
+	"gatehouse.dev/gatehouse/internal/config"
+	"gatehouse.dev/gatehouse/internal/exchange"
+	"gatehouse.dev/gatehouse/internal/gateway"
+	"gatehouse.dev/gatehouse/internal/observe"
+	"gatehouse.dev/gatehouse/internal/upstream"
+	"gatehouse.dev/gatehouse/internal/wire"
+)
+
+// Check reads a configuration and compiles it as a reload would, but opens no
+// socket and serves nothing. It returns every fault and warning, by position.
+func Check(source Source) config.Faults {
+	cfg, faults := source.load()
+	if cfg == nil {
+		faults.Sort()
+		return faults
+	}
+	// What a compiled snapshot starts, such as the look-up of names, is ended
+	// again by giving it up.
+	sweeper := wire.NewSweeper()
+	defer sweeper.Close()
+	log := observe.NewLogger(cfg.Observe.Log, io.Discard)
+	g := gateway.New(gateway.Deps{
+		Log: log, Metrics: observe.NewMetrics(cfg.Observe.Metrics),
+		Service: func(string) any { return unwritten{} },
+		Upstream: func(name string, cfg *config.Upstream) (gateway.Upstream, error) {
+			return upstream.New(name, cfg, upstream.Options{Sweeper: sweeper, Log: log})
+		},
+	})
+	pending, more := g.Compile(cfg)
+	if pending != nil {
+		pending.Discard()
+	}
+	faults = append(faults, more...)
+	faults.Sort()
+	return faults
+}
+
+// unwritten is the access log of a configuration that is only looked at.
+type unwritten struct{}
+
+// Write writes nothing: there are no requests.
+func (unwritten) Write(*exchange.Exchange) {}

@@ -1,0 +1,180 @@
+// Package front owns the listeners: it opens and closes the sockets, accepts
+// connections and hands each to the engine that speaks its protocol. It knows
+// nothing of routes, policies or upstreams.
+package front
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"gatehouse.dev/gatehouse/internal/config"
+	"gatehouse.dev/gatehouse/internal/exchange"
+	"gatehouse.dev/gatehouse/internal/observe"
+	"gatehouse.dev/gatehouse/internal/wire"
+)
+
+// Options is what a Front is built from.
+type Options struct {
+	Handler func(*exchange.Exchange) // serves an exchange
+	Refused func(*exchange.Exchange) // reports one that an engine refused by itself
+	Metrics *observe.Metrics
+	Log     *slog.Logger
+	Sweeper *wire.Sweeper
+}
+
+// Front is the set of open listeners.
+type Front struct {
+	o    Options
+	mu   sync.Mutex
+	open map[string]*listener // by address as configured
+	old  []*listener          // closed, with connections that still finish
+
+	stopped bool // Drain was called
+}
+
+// New returns a front without listeners.
+func New(o Options) *Front {
+	return &Front{o: o, open: make(map[string]*listener)}
+}
+
+// Change is a new set of listeners whose sockets are open but not yet served.
+// Exactly one of Commit and Discard must be called.
+type Change struct {
+	f     *Front
+	cfgs  []*config.Listener
+	fresh map[string]*listener
+}
+
+// Error says which listener could not be opened.
+type Error struct {
+	Index int // position in the configuration
+	Err   error
+}
+
+func (e *Error) Error() string { return e.Err.Error() }
+func (e *Error) Unwrap() error { return e.Err }
+
+var errStopping = errors.New("the gateway is stopping")
+
+// Prepare opens the sockets that the configuration asks for and that are not
+// open yet. Nothing else changes before Commit.
+func (f *Front) Prepare(cfgs []*config.Listener) (*Change, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	c := &Change{f: f, cfgs: cfgs, fresh: make(map[string]*listener)}
+	if f.stopped {
+		return nil, errStopping
+	}
+	for i, cfg := range cfgs {
+		if f.open[cfg.Address] != nil || c.fresh[cfg.Address] != nil {
+			continue
+		}
+		l, err := listen(cfg.Address, &f.o)
+		if err != nil {
+			c.Discard()
+			return nil, &Error{i, fmt.Errorf("listen on %q: %w", cfg.Address, err)}
+		}
+		c.fresh[cfg.Address] = l
+	}
+	return c, nil
+}
+
+// Discard closes the sockets that Prepare opened.
+func (c *Change) Discard() {
+	for _, l := range c.fresh {
+		l.close()
+	}
+}
+
+// Commit gives the listeners their settings, begins to accept on new ones and
+// drains those that are gone. A listener whose address stays keeps its socket;
+// connections keep running under settings that did not change.
+func (c *Change) Commit() {
+	f := c.f
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.stopped {
+		c.Discard()
+		return
+	}
+	wanted := make(map[string]bool)
+	for _, cfg := range c.cfgs {
+		wanted[cfg.Address] = true
+		l := f.open[cfg.Address]
+		if l == nil {
+			l = c.fresh[cfg.Address]
+			f.open[cfg.Address] = l
+		}
+		l.configure(cfg)
+		if c.fresh[cfg.Address] != nil {
+			l.serve()
+			f.o.Log.Info("listening", "listener", cfg.Name, "address", l.ln.Addr().String())
+		}
+	}
+	for address, l := range f.open {
+		if !wanted[address] {
+			delete(f.open, address)
+			f.old = append(f.old, l)
+			l.close()
+			l.drain()
+			f.o.Log.Info("listener closed", "listener", l.name(), "address", address)
+		}
+	}
+	f.old = alive(f.old)
+}
+
+func alive(list []*listener) []*listener {
+	out := list[:0]
+	for _, l := range list {
+		if l.connections() > 0 {
+			out = append(out, l)
+		}
+	}
+	clear(list[len(out):])
+	return out
+}
+
+// Status is a listener as the status page shows it.
+type Status struct {
+	Name        string `json:"name"`
+	Address     string `json:"address"` // the one really bound, with its port
+	Connections int    `json:"connections"`
+}
+
+// Listeners returns the open listeners.
+func (f *Front) Listeners() []Status {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	out := make([]Status, 0, len(f.open))
+	for _, l := range f.open {
+		out = append(out, Status{l.name(), l.address(), l.connections()})
+	}
+	return out
+}
+
+// Drain closes every listener, lets the requests in flight finish until ctx
+// ends, and then cuts the rest. It returns how many connections were cut.
+func (f *Front) Drain(ctx context.Context) (cut int) {
+	f.mu.Lock()
+	all := f.old
+	for address, l := range f.open {
+		delete(f.open, address)
+		all = append(all, l)
+	}
+	f.old = nil
+	f.stopped = true
+	f.mu.Unlock()
+	for _, l := range all {
+		l.close()
+	}
+	for _, l := range all {
+		l.drain()
+	}
+	for _, l := range all {
+		cut += l.wait(ctx)
+	}
+	return cut
+}

@@ -1,0 +1,234 @@
+package front
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"gatehouse.dev/gatehouse/internal/config"
+	"gatehouse.dev/gatehouse/internal/exchange"
+	"gatehouse.dev/gatehouse/internal/observe"
+	"gatehouse.dev/gatehouse/internal/wire"
+)
+
+// doors are the ways in: every behaviour of matrix_test.go is tested through
+// each of them.
+var doors = []string{"native", "std"}
+
+// each runs a test through every door.
+func each(t *testing.T, f func(t *testing.T, door string)) {
+	for _, door := range doors {
+		t.Run(door, func(t *testing.T) { f(t, door) })
+	}
+}
+
+// rig is a front with one listener on loopback.
+type rig struct {
+	t       testing.TB
+	f       *Front
+	cfg     *config.Listener
+	network string
+	address string
+
+	mu      sync.Mutex
+	refused []*exchange.Problem
+}
+
+// settings are those of the tables in h1test, with times that nothing here
+// reaches.
+func listenerOf(door string) *config.Listener {
+	l := &config.Listener{Name: "test", Address: "127.0.0.1:0", Engine: door}
+	l.Limits.Defaults()
+	l.Limits.HeaderBytes, l.Limits.Headers, l.Limits.Body = 8192, 50, 65536
+	l.Limits.HeaderTimeout = config.Duration(time.Minute)
+	l.Limits.HalfCloseTimeout = config.Duration(time.Minute)
+	l.Limits.BodyMinRate = config.Rate{}
+	return l
+}
+
+func newRig(t testing.TB, cfg *config.Listener, handler func(*exchange.Exchange)) *rig {
+	t.Helper()
+	r := &rig{t: t, cfg: cfg, network: "tcp"}
+	sweeper := wire.NewSweeper()
+	r.f = New(Options{
+		Handler: handler,
+		Refused: func(x *exchange.Exchange) {
+			r.mu.Lock()
+			r.refused = append(r.refused, x.Problem)
+			r.mu.Unlock()
+		},
+		Metrics: observe.NewMetrics(config.Metrics{}),
+		Log:     slog.New(slog.NewTextHandler(t.Output(), nil)),
+		Sweeper: sweeper,
+	})
+	r.apply(cfg)
+	t.Cleanup(func() {
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		r.f.Drain(ctx)
+		sweeper.Close()
+	})
+	s := r.f.Listeners()[0]
+	r.address = s.Address
+	if path, ok := strings.CutPrefix(s.Address, "unix:"); ok {
+		r.network, r.address = "unix", path
+	}
+	return r
+}
+
+func (r *rig) apply(cfgs ...*config.Listener) {
+	r.t.Helper()
+	c, err := r.f.Prepare(cfgs)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	c.Commit()
+}
+
+// refusals returns the codes of what was reported as refused.
+func (r *rig) refusals() (codes []string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, p := range r.refused {
+		codes = append(codes, p.Code)
+	}
+	return codes
+}
+
+// client is a connection to a rig.
+type client struct {
+	t testing.TB
+	net.Conn
+	r *bufio.Reader
+}
+
+func (r *rig) dial(t testing.TB) *client {
+	t.Helper()
+	nc, err := net.Dial(r.network, r.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { nc.Close() })
+	if err := nc.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	return &client{t, nc, bufio.NewReader(nc)}
+}
+
+// send writes; a server that has closed already is no fault.
+func (c *client) send(s string) { _, _ = io.WriteString(c.Conn, s) }
+
+func (c *client) closeWrite() {
+	c.t.Helper()
+	if err := c.Conn.(interface{ CloseWrite() error }).CloseWrite(); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// head reads an answer's head; the body is still to be read.
+func (c *client) head(method string) *http.Response {
+	c.t.Helper()
+	res, err := http.ReadResponse(c.r, &http.Request{Method: method})
+	if err != nil {
+		c.t.Fatalf("no answer: %v", err)
+	}
+	return res
+}
+
+// answer reads an answer with its body.
+func (c *client) answer(method string) (*http.Response, string) {
+	c.t.Helper()
+	res := c.head(method)
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		c.t.Fatalf("body of an answer %d: %v", res.StatusCode, err)
+	}
+	return res, string(body)
+}
+
+// expect reads an answer of that status and body.
+func (c *client) expect(status int, body string) *http.Response {
+	c.t.Helper()
+	res, got := c.answer("GET")
+	if res.StatusCode != status || got != body {
+		c.t.Fatalf("answer %d %q, want %d %q", res.StatusCode, got, status, body)
+	}
+	return res
+}
+
+// expectEnd reads the end of the connection.
+func (c *client) expectEnd() {
+	c.t.Helper()
+	if rest, err := io.ReadAll(c.r); err != nil || len(rest) > 0 {
+		c.t.Fatalf("want the end of the connection, have %q, %v", rest, err)
+	}
+}
+
+// finish writes x.Response as gateway does.
+func finish(x *exchange.Exchange) {
+	if x.Problem != nil {
+		x.Render()
+	}
+	if err := x.Down.WriteHead(x); err != nil {
+		x.Down.Abort()
+		return
+	}
+	readErr, writeErr := x.Down.WriteFrom(x)
+	if readErr != nil || writeErr != nil {
+		x.Down.Abort()
+		return
+	}
+	if err := x.Down.Finish(x); err != nil {
+		x.Down.Abort()
+	}
+}
+
+// reply answers 200 with a body.
+func reply(x *exchange.Exchange, body string) {
+	x.Response.Status = 200
+	x.Response.SetBody([]byte(body))
+	finish(x)
+}
+
+// readBody reads the request's body, or fails the exchange.
+func readBody(x *exchange.Exchange) (string, bool) {
+	var all []byte
+	for {
+		p, err := x.Request.Body.Next()
+		if err == io.EOF {
+			return string(all), true
+		}
+		if err != nil {
+			var problem *exchange.Problem
+			if !errors.As(err, &problem) {
+				problem = &exchange.Problem{Status: exchange.StatusClientGone, Cause: err}
+			}
+			x.Fail(problem)
+			return "", false
+		}
+		all = append(all, p...)
+	}
+}
+
+// echo answers with the request's body.
+func echo(x *exchange.Exchange) {
+	if body, ok := readBody(x); ok {
+		reply(x, body)
+	} else {
+		finish(x)
+	}
+}
+
+const simple = "GET / HTTP/1.1\r\nHost: a.example\r\n\r\n"
+
+func post(body string) string {
+	return "POST / HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: chunked\r\n\r\n" + body
+}
