@@ -43,11 +43,28 @@ policy < exchange
 # A policy stands alone: it can be read, tested and removed alone.
 policy/* < policy exchange
 
+# Ways to prove who asks have much in common, and it must be the same in all:
+# the step, the answers, the limits on guessing, and what tokens are made of.
+# These rooms know no policy and keep no settings.
+policy/apikey < policy exchange identify
+policy/basic < policy exchange identify password
+policy/jwt < policy exchange identify jose fetch
+
+# What ways to prove who asks have in common. It knows none of them.
+identify < policy exchange jose !net/http
+
+# Signed tokens and keys, of whoever's.
+jose < !net/http
+
+# Requests that the gateway makes itself: the one place that knows which
+# addresses they may go to. Its settings are part of those of policies.
+fetch < policy
+
 # The ordered list of kinds, and nothing else.
 policy/all < policy policy/*
 
 # The suite and the script harness run policies in a whole gateway.
-policy/policytest < exchange policy config gateway observe router upstream wire
+policy/policytest < exchange policy config consumer gateway observe router upstream wire
 
 # The language is plain data. It knows the contract, so that policies are
 # decoded by their own structs, and no concrete policy.

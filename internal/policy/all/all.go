@@ -4,7 +4,10 @@ package all
 import (
 	"gatehouse.dev/gatehouse/internal/policy"
 	"gatehouse.dev/gatehouse/internal/policy/accesslog"
+	"gatehouse.dev/gatehouse/internal/policy/apikey"
+	"gatehouse.dev/gatehouse/internal/policy/basic"
 	"gatehouse.dev/gatehouse/internal/policy/headers"
+	"gatehouse.dev/gatehouse/internal/policy/jwt"
 	"gatehouse.dev/gatehouse/internal/policy/requestid"
 )
 
@@ -14,6 +17,12 @@ func Catalog() *policy.Catalog {
 	return policy.NewCatalog(
 		// edge
 		requestid.Kind(), // first: whatever refuses a request after it names the same id
+
+		// identify: each that stands in a plan has to prove who asks, so that
+		// the order decides only who is asked first
+		apikey.Kind(), // a look-up is the cheapest refusal
+		jwt.Kind(),    // then a signature
+		basic.Kind(),  // last what takes milliseconds
 
 		// transform
 		headers.Kind(), // what goes on is changed when everything has been decided
