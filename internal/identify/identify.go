@@ -156,7 +156,7 @@ func (s *Step) nobody(x *exchange.Exchange) error {
 // fail gives the exchange its problem.
 func (s *Step) fail(x *exchange.Exchange, err error) {
 	var p *exchange.Problem
-	switch {
+	switch { // the errors themselves, which nobody wraps, are compared first
 	case err == ErrAnswered:
 	case err == ErrNone:
 		x.Fail(s.missing)
@@ -182,8 +182,11 @@ func (s *Step) Prove(x *exchange.Exchange) error {
 		}
 		return nil
 	}
+	if s.guard == nil || err == ErrNone {
+		return err
+	}
 	var r *Refusal
-	if s.guard != nil && errors.As(err, &r) && !r.Uncounted {
+	if errors.As(err, &r) && !r.Uncounted {
 		s.guard.fail(x, r.Credential)
 	}
 	return err
