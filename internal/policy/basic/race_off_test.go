@@ -1,5 +1,0 @@
-//go:build !race
-
-package basic_test
-
-const raced = false

@@ -1,6 +1,0 @@
-//go:build race
-
-package basic_test
-
-// raced says that pools drop at random, and so that allocations are no matter.
-const raced = true
