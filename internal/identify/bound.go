@@ -77,28 +77,28 @@ type Binding struct {
 	secret    []byte // of nonces
 }
 
-// Compile checks the settings. authority says that tokens stand in the field
+// Compile checks the settings; what it returns beside a fault can tell its
+// challenge. authority says that tokens stand in the field
 // Authorization; elsewhere they have no scheme and none can be bound to a key.
 func (b Bound) Compile(env *policy.Env, authority bool) (*Binding, error) {
+	out := &Binding{settings: b, authority: authority}
 	if !authority && slices.Contains(b.To, "dpop") {
-		return nil, &policy.Fault{Field: "to", Text: "a token with a proof stands in the field Authorization", Hint: "remove dpop, or the other place"}
+		return out, &policy.Fault{Field: "to", Text: "a token with a proof stands in the field Authorization", Hint: "remove dpop, or the other place"}
 	}
 	if b.Origin != "" {
 		u, err := url.Parse(b.Origin)
 		if err != nil || u.Host == "" || u.Path != "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
-			return nil, &policy.Fault{Field: "origin", Text: fmt.Sprintf("%q is no origin", b.Origin), Hint: "write https://host"}
+			return out, &policy.Fault{Field: "origin", Text: fmt.Sprintf("%q is no origin", b.Origin), Hint: "write https://host"}
 		}
-		b.Origin = strings.ToLower(b.Origin)
+		out.settings.Origin = strings.ToLower(b.Origin)
 	}
-	return &Binding{
-		settings: b, authority: authority,
-		used: env.Keep(fmt.Sprintf("proofs %d", b.Proofs), func() any { return NewReplay(b.Proofs) }).(*Replay),
-		secret: env.Keep("nonces", func() any {
-			s := make([]byte, 32)
-			rand.Read(s)
-			return s
-		}).([]byte),
-	}, nil
+	out.used = env.Keep(fmt.Sprintf("proofs %d", b.Proofs), func() any { return NewReplay(b.Proofs) }).(*Replay)
+	out.secret = env.Keep("nonces", func() any {
+		s := make([]byte, 32)
+		rand.Read(s)
+		return s
+	}).([]byte)
+	return out, nil
 }
 
 // Find returns the token of a request and the scheme that it came with.
