@@ -40,8 +40,11 @@ func (l *accessLog) release(next *accessLog) {
 
 // service gives policies what they may ask for by name.
 func (a *App) service(name string) any {
-	if name == "access_log" {
+	switch name {
+	case "access_log":
 		return a.logs.writer
+	case "consumers":
+		return a.callers
 	}
 	return nil
 }

@@ -8,13 +8,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"gatehouse.dev/gatehouse/internal/admin"
 	"gatehouse.dev/gatehouse/internal/config"
+	"gatehouse.dev/gatehouse/internal/consumer"
 	"gatehouse.dev/gatehouse/internal/front"
 	"gatehouse.dev/gatehouse/internal/gateway"
 	"gatehouse.dev/gatehouse/internal/observe"
@@ -48,11 +48,10 @@ var ErrCut = errors.New("requests in flight were cut")
 type App struct {
 	source  Source
 	version string
-	stderr  io.Writer
 
-	log     *slog.Logger
-	level   *slog.LevelVar
+	log     *observe.Log
 	metrics *observe.Metrics
+	callers *consumer.Index
 	sweeper *wire.Sweeper
 	gateway *gateway.Gateway
 	front   *front.Front
@@ -73,19 +72,20 @@ func New(source Source, version string, stderr io.Writer) (*App, error) {
 	if faults.Fatal() {
 		return nil, faults
 	}
-	a := &App{source: source, version: version, stderr: stderr, started: time.Now()}
-	a.log = observe.NewLogger(cfg.Observe.Log, stderr)
+	a := &App{source: source, version: version, started: time.Now()}
+	a.log = observe.NewLog(cfg.Observe.Log, stderr)
 	a.metrics = observe.NewMetrics(cfg.Observe.Metrics)
+	a.callers = consumer.New()
 	a.sweeper = wire.NewSweeper()
 	a.gateway = gateway.New(gateway.Deps{
-		Log: a.log, Metrics: a.metrics, Service: a.service,
+		Log: a.log.Logger, Metrics: a.metrics, Service: a.service,
 		Upstream: func(name string, cfg *config.Upstream) (gateway.Upstream, error) {
-			return upstream.New(name, cfg, upstream.Options{Sweeper: a.sweeper, Log: a.log, Meter: a.metrics.Upstream(name)})
+			return upstream.New(name, cfg, upstream.Options{Sweeper: a.sweeper, Log: a.log.Logger, Meter: a.metrics.Upstream(name)})
 		},
 	})
 	a.front = front.New(front.Options{
 		Handler: a.gateway.Serve, Refused: a.gateway.Refused,
-		Metrics: a.metrics, Log: a.log, Sweeper: a.sweeper,
+		Metrics: a.metrics, Log: a.log.Logger, Sweeper: a.sweeper,
 	})
 	a.mu.Lock()
 	faults = a.apply(cfg, faults)
@@ -139,13 +139,21 @@ func (a *App) apply(cfg *config.Config, faults config.Faults) config.Faults {
 		return fail("observe.access_log.output", err)
 	}
 	a.logs = logs
+	a.metrics.Configure(cfg.Observe.Metrics)
 	undo := func() {
+		if a.cfg != nil {
+			a.metrics.Configure(a.cfg.Observe.Metrics)
+		}
 		a.logs = old
 		logs.release(old)
 	}
-	pending, more := a.gateway.Compile(cfg)
+	callers, more := a.callers.Prepare(cfg)
 	faults = append(faults, more...)
-	if pending == nil {
+	pending, more := a.gateway.Compile(cfg)
+	if faults = append(faults, more...); faults.Fatal() {
+		if pending != nil {
+			pending.Discard()
+		}
 		undo()
 		return faults
 	}
@@ -168,6 +176,7 @@ func (a *App) apply(cfg *config.Config, faults config.Faults) config.Faults {
 		return fail("admin.address", err)
 	}
 
+	callers.Commit()
 	pending.Commit()
 	change.Commit()
 	if a.admin != adm {
@@ -176,6 +185,7 @@ func (a *App) apply(cfg *config.Config, faults config.Faults) config.Faults {
 	}
 	old.release(logs)
 	a.cfg = cfg
+	a.log.Configure(cfg.Observe.Log)
 	a.metrics.Reload(true, cfg.Digest())
 	a.status = admin.Reload{Time: time.Now(), OK: true, Digest: cfg.Digest(), Faults: faults}
 	for _, f := range faults {
@@ -195,7 +205,7 @@ func (a *App) openAdmin(cfg *config.Admin) (*admin.Server, error) {
 		return a.admin, nil
 	}
 	return admin.Listen(cfg.Address, admin.Deps{
-		Metrics: a.metrics.Handler(), Ready: a.ready.Load, Status: a.Status, Log: a.log,
+		Metrics: a.metrics.Handler(), Ready: a.ready.Load, Status: a.Status, Log: a.log.Logger,
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"io"
 
 	"gatehouse.dev/gatehouse/internal/config"
+	"gatehouse.dev/gatehouse/internal/consumer"
 	"gatehouse.dev/gatehouse/internal/exchange"
 	"gatehouse.dev/gatehouse/internal/gateway"
 	"gatehouse.dev/gatehouse/internal/observe"
@@ -23,14 +24,22 @@ func Check(source Source) config.Faults {
 	// again by giving it up.
 	sweeper := wire.NewSweeper()
 	defer sweeper.Close()
-	log := observe.NewLogger(cfg.Observe.Log, io.Discard)
+	log := observe.NewLog(cfg.Observe.Log, io.Discard).Logger
+	callers := consumer.New()
 	g := gateway.New(gateway.Deps{
 		Log: log, Metrics: observe.NewMetrics(cfg.Observe.Metrics),
-		Service: func(string) any { return unwritten{} },
+		Service: func(name string) any {
+			if name == "consumers" {
+				return callers
+			}
+			return unwritten{}
+		},
 		Upstream: func(name string, cfg *config.Upstream) (gateway.Upstream, error) {
 			return upstream.New(name, cfg, upstream.Options{Sweeper: sweeper, Log: log})
 		},
 	})
+	_, more := callers.Prepare(cfg)
+	faults = append(faults, more...)
 	pending, more := g.Compile(cfg)
 	if pending != nil {
 		pending.Discard()

@@ -130,7 +130,7 @@ func TestCancel(t *testing.T) {
 	} {
 		x := Get()
 		var w counter
-		if err := c.do(x, &w); err != c.want || w.n != c.woken {
+		if err := c.do(x, &w); !errors.Is(err, c.want) || w.n != c.woken {
 			t.Errorf("%s: %v, woken %d times", c.name, err, w.n)
 		}
 		Put(x)
@@ -153,7 +153,7 @@ func TestCancelRace(t *testing.T) {
 			if err := x.Bind(w); err == nil {
 				<-w
 			}
-			if err := x.Bind(nil); err != ErrClientGone {
+			if err := x.Bind(nil); !errors.Is(err, ErrClientGone) {
 				t.Errorf("reason %v", err)
 			}
 			other.Wait()

@@ -166,9 +166,18 @@ func TestEqualFold(t *testing.T) {
 		a, b string
 		want bool
 	}{
-		{"", "", true}, {"a", "A", true}, {"X-Forwarded-For", "x-FORWARDED-for", true},
-		{"a", "b", false}, {"a", "ab", false}, {"@", "`", false}, {"[", "{", false}, {"-", "\r", false},
-		{"\u212a", "k", false}, {"ä", "Ä", false}, {"\xc1", "\xe1", false}, {"_", "-", false},
+		{"", "", true},
+		{"a", "A", true},
+		{"X-Forwarded-For", "x-FORWARDED-for", true},
+		{"a", "b", false},
+		{"a", "ab", false},
+		{"@", "`", false},
+		{"[", "{", false},
+		{"-", "\r", false},
+		{"\u212a", "k", false},
+		{"ä", "Ä", false},
+		{"\xc1", "\xe1", false},
+		{"_", "-", false},
 	} {
 		if EqualFold(c.a, c.b) != c.want || EqualFold(c.b, c.a) != c.want {
 			t.Errorf("%q and %q: %v", c.a, c.b, !c.want)

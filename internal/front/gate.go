@@ -45,6 +45,7 @@ type gate struct {
 	lastCall bool       // but for one that is on its way
 	aborted  bool       // whoever reads must stop
 	stopped  bool       // whoever reads a body must stop
+	givenUp  bool       // what is left of the last body is of no use
 	resting  chan struct{}
 	now      *adapter // serving the request at hand
 	closing  sync.Once
@@ -241,14 +242,14 @@ func (g *gate) rechunk(data []byte, ended bool) {
 // for a byte or an error, and takes an error for a client that has gone. What
 // comes is kept, to be looked at in its turn.
 func (g *gate) readAhead() error {
-	for g.refusal == nil && g.err == nil && g.w-g.r < len(g.in) {
+	for g.refusal == nil && g.w-g.r < len(g.in) {
 		err := g.fill(time.Time{}, false)
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			return err
 		case errors.Is(err, io.EOF):
-			// Half-closed: it may still wait for the answer.
-			g.err = io.EOF
+			// Half-closed: it may still wait for the answer, and have sent
+			// another request before. The end can be read again.
 			err = g.rest(g.e.limits.Load().HalfClose)
 			if errors.Is(err, io.EOF) {
 				g.gone()
@@ -295,7 +296,7 @@ func until(start int64, d time.Duration) time.Time {
 	if d == 0 {
 		return time.Time{}
 	}
-	return exchange.Wall(start).Add(d)
+	return time.Now().Add(d - time.Duration(exchange.Now()-start))
 }
 
 // await is fill for the first byte of a request, which is not waited for when
@@ -367,6 +368,8 @@ func (g *gate) told(body bool) error {
 		return os.ErrDeadlineExceeded
 	case body && g.stopped:
 		return errStopped
+	case body && g.givenUp:
+		return io.EOF
 	}
 	return nil
 }

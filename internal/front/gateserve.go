@@ -55,13 +55,11 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // giveUp has net/http find the end of the connection instead of what is left
-// of a body. Nobody is reading.
+// of a body.
 func (g *gate) giveUp() {
-	g.reading.Lock()
-	defer g.reading.Unlock()
-	if g.phase == inBody {
-		g.err = io.EOF
-	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.givenUp = true
 }
 
 // drainBody reads what is left of a body, so that the connection can be used
@@ -69,9 +67,7 @@ func (g *gate) giveUp() {
 // client while it reads the next request.
 func (g *gate) drainBody(b io.Reader) bool {
 	g.reading.Lock()
-	if g.phase == inBody {
-		g.check.GiveUp()
-	}
+	g.check.GiveUp()
 	g.reading.Unlock()
 	n, err := io.CopyN(io.Discard, b, drainMost+1)
 	return errors.Is(err, io.EOF) && n <= drainMost

@@ -92,3 +92,19 @@ func TestOddRequestsAreTaken(t *testing.T) {
 		}
 	})
 }
+
+// net/http refuses a few heads that are in order, before anybody is asked.
+func TestRefusalsOfNetHTTPAreReported(t *testing.T) {
+	r := newRig(t, listenerOf("std"), echo)
+	k := r.dial(t)
+	k.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTrailer: Content-Length\r\n\r\n0\r\n\r\n")
+	if res, _ := k.answer("POST"); res.StatusCode != 400 {
+		t.Errorf("status %d", res.StatusCode)
+	}
+	k.expectEnd()
+	r.apply() // its connections have ended when they are drained
+	r.f.Drain(t.Context())
+	if got := r.refusals(); len(got) != 1 || got[0] != "malformed_request" {
+		t.Errorf("refused %q", got)
+	}
+}

@@ -351,3 +351,28 @@ func BenchmarkServe(b *testing.B) {
 		serve()
 	}
 }
+
+// A body that cannot be had as a whole is not taken for one.
+func TestHoldBroken(t *testing.T) {
+	r, tr := newRig(t, one(", hold_request: 50"))
+	for _, chunked := range []bool{false, true} {
+		a := r.Do(policytest.Request{Target: "/one", Body: "hello", Cut: true, Chunked: chunked})
+		if a.Status != 400 || codeOf(a.Problem) != "body_incomplete" || tr.take() != "a? b=400 a=400 a! b! c!" || len(r.Received()) != 0 {
+			t.Errorf("status %d, problem %v", a.Status, a.Problem)
+		}
+	}
+}
+
+// Trailers go on also where a body was held.
+func TestHoldTrailers(t *testing.T) {
+	r, _ := newRig(t, one(", hold_request: 50, hold_response: 50"))
+	sum := []exchange.Field{{Name: "X-Sum", Value: "1"}}
+	r.Behave("", policytest.Behaviour{Status: 200, Pieces: []string{"hello"}, Chunked: true, Trailer: sum})
+	a := r.Do(policytest.Request{Target: "/one", Body: "hello", Chunked: true, Trailer: sum})
+	if a.Trailer.Get("X-Sum") != "1" || a.Length != exchange.Unknown || a.Body != "hello" {
+		t.Errorf("the client received %v of length %d, trailer %q", a, a.Length, a.Trailer.Get("X-Sum"))
+	}
+	if got := r.Received(); len(got) != 1 || got[0].Trailer.Get("X-Sum") != "1" {
+		t.Errorf("the upstream received %v", got)
+	}
+}

@@ -9,20 +9,64 @@
 package observe
 
 import (
+	"context"
 	"io"
 	"log/slog"
+	"sync/atomic"
 
 	"gatehouse.dev/gatehouse/internal/config"
 )
 
-// NewLogger returns the log of the gateway's own events. Control bytes in
-// messages and values are escaped in both formats.
-func NewLogger(cfg config.Log, w io.Writer) *slog.Logger {
-	o := &slog.HandlerOptions{Level: logLevel(cfg.Level)}
-	if cfg.Format == "json" {
-		return slog.New(slog.NewJSONHandler(escaper{w, `\u00`}, o))
+// Log is the log of the gateway's own events. Control bytes in messages and
+// values are escaped in both formats.
+type Log struct {
+	*slog.Logger
+	level slog.LevelVar
+	json  atomic.Bool
+}
+
+// NewLog returns a log that writes to w.
+func NewLog(cfg config.Log, w io.Writer) *Log {
+	l := new(Log)
+	l.Configure(cfg)
+	o := &slog.HandlerOptions{Level: &l.level}
+	l.Logger = slog.New(either{
+		json: slog.NewJSONHandler(escaper{w, `\u00`}, o),
+		text: slog.NewTextHandler(escaper{w, `\x`}, o),
+		pick: &l.json,
+	})
+	return l
+}
+
+// Configure changes level and format, also for loggers derived from the log.
+func (l *Log) Configure(cfg config.Log) {
+	l.level.Set(logLevel(cfg.Level))
+	l.json.Store(cfg.Format == "json")
+}
+
+// either writes in the format that is picked at the time.
+type either struct {
+	json, text slog.Handler
+	pick       *atomic.Bool
+}
+
+func (e either) Enabled(ctx context.Context, level slog.Level) bool {
+	return e.text.Enabled(ctx, level)
+}
+
+func (e either) Handle(ctx context.Context, r slog.Record) error {
+	if e.pick.Load() {
+		return e.json.Handle(ctx, r)
 	}
-	return slog.New(slog.NewTextHandler(escaper{w, `\x`}, o))
+	return e.text.Handle(ctx, r)
+}
+
+func (e either) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return either{e.json.WithAttrs(attrs), e.text.WithAttrs(attrs), e.pick}
+}
+
+func (e either) WithGroup(name string) slog.Handler {
+	return either{e.json.WithGroup(name), e.text.WithGroup(name), e.pick}
 }
 
 func logLevel(s string) slog.Level {

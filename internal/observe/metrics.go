@@ -46,7 +46,8 @@ type reload struct {
 
 // NewMetrics returns metrics without any series but those of the process.
 func NewMetrics(cfg config.Metrics) *Metrics {
-	m := &Metrics{limit: max(cfg.MaxRoutes, 1)}
+	m := new(Metrics)
+	m.Configure(cfg)
 	m.routes.init(newRoute, "none", other)
 	m.listeners.init(newListener, other)
 	m.upstreams.init(newUpstream, other)
@@ -58,6 +59,14 @@ func NewMetrics(cfg config.Metrics) *Metrics {
 	)
 	m.handler = promhttp.HandlerFor(r, promhttp.HandlerOpts{MaxRequestsInFlight: mostScrapes})
 	return m
+}
+
+// Configure changes how many names have series of their own. It holds for names
+// that are asked for from then on.
+func (m *Metrics) Configure(cfg config.Metrics) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.limit = max(cfg.MaxRoutes, 1)
 }
 
 // Handler answers with all metrics in the format of Prometheus.

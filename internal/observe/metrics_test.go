@@ -66,8 +66,12 @@ func TestDurationBuckets(t *testing.T) {
 		d  time.Duration
 		in int
 	}{
-		{0, 0}, {500 * time.Microsecond, 0}, {500*time.Microsecond + 1, 1}, {-1, 0},
-		{30 * time.Second, len(durationBounds) - 1}, {time.Hour, len(durationBounds)},
+		{0, 0},
+		{500 * time.Microsecond, 0},
+		{500*time.Microsecond + 1, 1},
+		{-1, 0},
+		{30 * time.Second, len(durationBounds) - 1},
+		{time.Hour, len(durationBounds)},
 	} {
 		var h durations
 		h.observe(c.d)
@@ -165,7 +169,6 @@ func TestNamesOverReloads(t *testing.T) {
 		t.Error("names may grow without limit as long as older ones are kept")
 	}
 	runtime.KeepAlive(old)
-	old, again = nil, nil
 	for range 3 {
 		runtime.GC()
 	}

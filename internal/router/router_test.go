@@ -96,7 +96,8 @@ var precedenceCases = []struct {
 	wins   map[string]string // request -> route, "404", or "405 methods"
 }{
 	{
-		"exact before patterns", []string{"/*", "/products/*", "/products/{id}", "/products/new", "~/products/.*"},
+		"exact before patterns",
+		[]string{"/*", "/products/*", "/products/{id}", "/products/new", "~/products/.*"},
 		map[string]string{
 			"/products/new":   "/products/new",
 			"/products/4711":  "/products/{id}",
@@ -110,15 +111,18 @@ var precedenceCases = []struct {
 		},
 	},
 	{
-		"a final slash makes another path", []string{"/a", "/a/", "/b/{x}/", "/b/{x}"},
+		"a final slash makes another path",
+		[]string{"/a", "/a/", "/b/{x}/", "/b/{x}"},
 		map[string]string{"/a": "/a", "/a/": "/a/", "/a//": "404", "/b/1": "/b/{x}", "/b/1/": "/b/{x}/", "/b/": "404", "/b//": "404"},
 	},
 	{
-		"duplicate slashes are segments", []string{"/a//b", "/a/b", "/a/{x}/b", "/c//*"},
+		"duplicate slashes are segments",
+		[]string{"/a//b", "/a/b", "/a/{x}/b", "/c//*"},
 		map[string]string{"/a//b": "/a//b", "/a/b": "/a/b", "/a/1/b": "/a/{x}/b", "//a/b": "404", "/c//1": "/c//*", "/c/1": "404"},
 	},
 	{
-		"more literal segments first", []string{"/{a}/{b}/c", "/a/{b}/{c}/*", "/a/{b}/c", "/a/*", "/a/b/*"},
+		"more literal segments first",
+		[]string{"/{a}/{b}/c", "/a/{b}/{c}/*", "/a/{b}/c", "/a/*", "/a/b/*"},
 		map[string]string{
 			"/a/b/c":   "/a/{b}/c", // two literals, and longer than /a/b/*
 			"/x/b/c":   "/{a}/{b}/c",
@@ -130,31 +134,38 @@ var precedenceCases = []struct {
 		},
 	},
 	{
-		"then the longer prefix", []string{"/*", "/{x}/*", "/{x}/{y}/*", "/{x}"},
+		"then the longer prefix",
+		[]string{"/*", "/{x}/*", "/{x}/{y}/*", "/{x}"},
 		map[string]string{"/": "/*", "/a": "/{x}", "/a/": "/{x}/*", "/a/b": "/{x}/{y}/*", "/a/b/c": "/{x}/{y}/*"},
 	},
 	{
-		"then the earlier literal", []string{"/{x}/b", "/a/{y}"},
+		"then the earlier literal",
+		[]string{"/{x}/b", "/a/{y}"},
 		map[string]string{"/a/b": "/a/{y}", "/x/b": "/{x}/b"},
 	},
 	{
-		"a better pattern behind a parameter", []string{"/a/{b}/{c}", "/{a}/b/c", "/a/*"},
+		"a better pattern behind a parameter",
+		[]string{"/a/{b}/{c}", "/{a}/b/c", "/a/*"},
 		map[string]string{"/a/b/c": "/{a}/b/c", "/a/x/c": "/a/{b}/{c}", "/a/b/x": "/a/{b}/{c}", "/a/b/c/d": "/a/*"},
 	},
 	{
-		"{name...} is a named prefix", []string{"/files/{file...}", "/files/new"},
+		"{name...} is a named prefix",
+		[]string{"/files/{file...}", "/files/new"},
 		map[string]string{"/files": "/files/{file...}", "/files/": "/files/{file...}", "/files/a/b": "/files/{file...}", "/files/new": "/files/new"},
 	},
 	{
-		"regex last, in order", []string{"~/v[0-9]+/.*", "~/v1/.*", "/v1/users/*", "~/V1(/.*)?"},
+		"regex last, in order",
+		[]string{"~/v[0-9]+/.*", "~/v1/.*", "/v1/users/*", "~/V1(/.*)?"},
 		map[string]string{"/v1/users/5": "/v1/users/*", "/v1/x": "~/v[0-9]+/.*", "/v22/": "~/v[0-9]+/.*", "/V1": "~/V1(/.*)?", "/v1": "404", "/x/v1/y": "404"},
 	},
 	{
-		"a regex matches the whole path", []string{"~/a|/b"},
+		"a regex matches the whole path",
+		[]string{"~/a|/b"},
 		map[string]string{"/a": "~/a|/b", "/b": "~/a|/b", "/ab": "404", "/a/b": "404", "/b/": "404"},
 	},
 	{
-		"more conditions first", []string{"/a", "/a h:x-a", "GET /a", "GET /a h:x-a q:q", "GET /a h:x-a q:q c:c"},
+		"more conditions first",
+		[]string{"/a", "/a h:x-a", "GET /a", "GET /a h:x-a q:q", "GET /a h:x-a q:q c:c"},
 		map[string]string{
 			"POST /a":                  "/a",
 			"/a":                       "GET /a",
@@ -165,19 +176,23 @@ var precedenceCases = []struct {
 		},
 	},
 	{
-		"path before conditions", []string{"GET /a/* h:x q:y", "/a/b", "/a/{x}"},
+		"path before conditions",
+		[]string{"GET /a/* h:x q:y", "/a/b", "/a/{x}"},
 		map[string]string{"/a/b?y=1|X: 1": "/a/b", "/a/c?y=1|X: 1": "/a/{x}", "/a/c/d?y=1|X: 1": "GET /a/* h:x q:y"},
 	},
 	{
-		"the search goes on when conditions fail", []string{"/a/b h:x", "/a/{n} h:y", "/a/* h:z", "/*"},
+		"the search goes on when conditions fail",
+		[]string{"/a/b h:x", "/a/{n} h:y", "/a/* h:z", "/*"},
 		map[string]string{"/a/b|X: 1": "/a/b h:x", "/a/b|Y: 1": "/a/{n} h:y", "/a/b|Z: 1": "/a/* h:z", "/a/b": "/*"},
 	},
 	{
-		"file order in the end", []string{"/a h:x=1", "/a h:y=1"},
+		"file order in the end",
+		[]string{"/a h:x=1", "/a h:y=1"},
 		map[string]string{"/a|X: 1|Y: 1": "/a h:x=1", "/a|Y: 1": "/a h:y=1", "/a": "404"},
 	},
 	{
-		"hosts", []string{"/*", "*.example.com/*", "*.eu.example.com/*", "shop.eu.example.com/*", "[::1]/*"},
+		"hosts",
+		[]string{"/*", "*.example.com/*", "*.eu.example.com/*", "shop.eu.example.com/*", "[::1]/*"},
 		map[string]string{
 			"shop.eu.example.com/x": "shop.eu.example.com/*",
 			"api.eu.example.com/x":  "*.eu.example.com/*",
@@ -192,11 +207,13 @@ var precedenceCases = []struct {
 		},
 	},
 	{
-		"a better path on a lesser host loses", []string{"/a/b", "*.example.com/a/{x}", "shop.example.com/*"},
+		"a better path on a lesser host loses",
+		[]string{"/a/b", "*.example.com/a/{x}", "shop.example.com/*"},
 		map[string]string{"shop.example.com/a/b": "shop.example.com/*", "x.example.com/a/b": "*.example.com/a/{x}", "other/a/b": "/a/b"},
 	},
 	{
-		"the search goes on with lesser hosts", []string{"/b", "*.example.com/a/*", "POST shop.example.com/a/c", "shop.example.com/a"},
+		"the search goes on with lesser hosts",
+		[]string{"/b", "*.example.com/a/*", "POST shop.example.com/a/c", "shop.example.com/a"},
 		map[string]string{
 			"shop.example.com/a":        "shop.example.com/a",
 			"shop.example.com/a/b":      "*.example.com/a/*",
@@ -207,11 +224,13 @@ var precedenceCases = []struct {
 		},
 	},
 	{
-		"hosts of a list, in any case", []string{"SHOP.example.com,*.Example.ORG/a"},
+		"hosts of a list, in any case",
+		[]string{"SHOP.example.com,*.Example.ORG/a"},
 		map[string]string{"shop.example.com/a": "SHOP.example.com,*.Example.ORG/a", "x.example.org/a": "SHOP.example.com,*.Example.ORG/a", "other/a": "404"},
 	},
 	{
-		"methods", []string{"GET /a", "PUT,DELETE /a", "GET /b h:x", "POST /c", "a/c", "QUERY /d"},
+		"methods",
+		[]string{"GET /a", "PUT,DELETE /a", "GET /b h:x", "POST /c", "a/c", "QUERY /d"},
 		map[string]string{
 			"/a":          "GET /a",
 			"HEAD /a":     "GET /a",

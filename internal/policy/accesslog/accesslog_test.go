@@ -3,6 +3,8 @@ package accesslog_test
 import (
 	"testing"
 
+	"gatehouse.dev/gatehouse/internal/policy"
+	"gatehouse.dev/gatehouse/internal/policy/accesslog"
 	"gatehouse.dev/gatehouse/internal/policy/all"
 	"gatehouse.dev/gatehouse/internal/policy/policytest"
 )
@@ -21,5 +23,14 @@ routes:
 	b.ReportAllocs()
 	for b.Loop() {
 		serve()
+	}
+}
+
+// Without a log to write to the policy is a fault, and does not pass for one
+// that writes.
+func TestNoLog(t *testing.T) {
+	p, err := new(accesslog.Config).Compile(&policy.Env{Service: func(string) any { return nil }})
+	if p != nil || err == nil {
+		t.Errorf("compiled to %v, %v", p, err)
 	}
 }

@@ -8,8 +8,10 @@ import (
 )
 
 func Test(t *testing.T) {
-	policytest.Run(t, policytest.Suite{Catalog: all.Catalog(), Kind: "headers",
-		Settings: "{ request: { set: { X-A: b }, remove: [X-C] }, response: { add: { X-D: e } } }"})
+	policytest.Run(t, policytest.Suite{
+		Catalog: all.Catalog(), Kind: "headers",
+		Settings: "{ request: { set: { X-A: b }, remove: [X-C] }, response: { add: { X-D: e } } }",
+	})
 }
 
 func BenchmarkPlain(b *testing.B) {

@@ -235,8 +235,10 @@ func PlainWith(t testing.TB, cat *policy.Catalog, text string, services func(nam
 		x.Response.SetBody(body)
 	}})
 	q := Request{Target: "/", Header: append([]exchange.Field{
-		{Name: "User-Agent", Value: "Mozilla/5.0"}, {Name: "Accept", Value: "*/*"},
-		{Name: "Accept-Encoding", Value: "gzip, br"}, {Name: "Accept-Language", Value: "en"},
+		{Name: "User-Agent", Value: "Mozilla/5.0"},
+		{Name: "Accept", Value: "*/*"},
+		{Name: "Accept-Encoding", Value: "gzip, br"},
+		{Name: "Accept-Language", Value: "en"},
 	}, fields...)}
 	return func() {
 		x := exchange.Get()

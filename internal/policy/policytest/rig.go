@@ -176,7 +176,9 @@ type Request struct {
 	Target  string // a path with its query, or an absolute URL
 	Header  []exchange.Field
 	Body    string
-	Chunked bool          // the body's length is not announced
+	Chunked bool // the body's length is not announced
+	Cut     bool // the body breaks off at its end
+	Trailer []exchange.Field
 	Leave   time.Duration // after this time the client is gone; 0: it stays
 	Writes  error         // when set, what writing to the client fails with
 	Client  *exchange.Client
@@ -258,7 +260,11 @@ func (q *Request) fill(x *exchange.Exchange) {
 		m.Asterisk, m.Path = true, "*"
 	}
 	if q.Body != "" {
-		m.Body, m.Length = &pieces{list: []string{q.Body}}, int64(len(q.Body))
+		m.Body, m.Length = &pieces{list: []string{q.Body}, cut: q.Cut, end: func() {
+			for _, f := range q.Trailer {
+				m.Trailer.Add(f.Name, f.Value)
+			}
+		}}, int64(len(q.Body))
 		if q.Chunked {
 			m.Length = exchange.Unknown
 		}

@@ -23,7 +23,7 @@ import (
 // begin with # are comments.
 //
 //	client ADDRESS [LISTENER]     who sends the requests that follow
-//	request METHOD TARGET [leave 1s] [chunked]
+//	request METHOD TARGET [leave 1s] [chunked] [cut]
 //	    Name: value               a header field
 //	    | text                    a line of the body
 //	again N                       the last request N more times, one by one
@@ -212,6 +212,8 @@ func (s *script) request(args, below []string) error {
 		switch {
 		case rest[0] == "chunked":
 			q.Chunked, rest = true, rest[1:]
+		case rest[0] == "cut":
+			q.Cut, rest = true, rest[1:]
 		case rest[0] == "leave" && len(rest) > 1:
 			d, err := time.ParseDuration(rest[1])
 			if err != nil {
@@ -463,8 +465,12 @@ func (s *script) lines(lines, below []string) error {
 		if i >= len(below) {
 			return fmt.Errorf("there is one more: %s", line)
 		}
-		if ok, err := s.match(below[i], line, true); err != nil || !ok {
-			return fmt.Errorf("line %d is another (%v): %s", i+1, err, line)
+		ok, err := s.match(below[i], line, true)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return fmt.Errorf("line %d is another: %s", i+1, line)
 		}
 	}
 	if len(below) > len(lines) {

@@ -1,6 +1,7 @@
 package policytest
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -15,9 +16,10 @@ type Behaviour struct {
 	Status  int           // 0: echo
 	After   time.Duration // time that it takes before it answers
 	Header  []exchange.Field
-	Pieces  []string // of the body, in the portions in which they arrive
-	Chunked bool     // the body's length is not announced
-	Cut     bool     // the body breaks off at its end
+	Pieces  []string         // of the body, in the portions in which they arrive
+	Chunked bool             // the body's length is not announced
+	Cut     bool             // the body breaks off at its end
+	Trailer []exchange.Field // sent where the length is not announced
 	Problem *exchange.Problem
 	Do      func(x *exchange.Exchange) // instead of all the above
 }
@@ -113,7 +115,7 @@ func (u *upstream) receive(x *exchange.Exchange) (*Received, *exchange.Problem) 
 		if err == io.EOF {
 			break
 		}
-		if own, ok := err.(*exchange.Problem); ok {
+		if own := (*exchange.Problem)(nil); errors.As(err, &own) {
 			return nil, own
 		}
 		if err != nil || body.Len() > mostReceived {
@@ -141,7 +143,12 @@ func (b *Behaviour) answer(x *exchange.Exchange, q *Received) {
 		r.Header.AddKnown(exchange.ContentType, "text/plain")
 		list = []string{q.String()}
 	}
-	body := &pieces{list: list, cut: b.Cut}
+	trailer := b.Trailer
+	body := &pieces{list: list, cut: b.Cut, end: func() {
+		for _, f := range trailer {
+			r.Trailer.Add(f.Name, f.Value)
+		}
+	}}
 	r.Body, r.Length = body, body.length()
 	if b.Chunked {
 		r.Length = exchange.Unknown
@@ -172,6 +179,7 @@ type pieces struct {
 	list []string
 	buf  []byte
 	cut  bool
+	end  func() // called at the end, where given
 }
 
 func (b *pieces) length() (n int64) {
@@ -195,6 +203,10 @@ func (b *pieces) Next() ([]byte, error) {
 	}
 	if b.cut {
 		return nil, io.ErrUnexpectedEOF
+	}
+	if b.end != nil {
+		b.end()
+		b.end = nil
 	}
 	return nil, io.EOF
 }

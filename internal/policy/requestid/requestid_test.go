@@ -8,7 +8,8 @@ import (
 )
 
 func Test(t *testing.T) {
-	policytest.Run(t, policytest.Suite{Catalog: all.Catalog(), Kind: "request_id",
+	policytest.Run(t, policytest.Suite{
+		Catalog: all.Catalog(), Kind: "request_id",
 		Allocs: 1, // the id itself
 	})
 }
