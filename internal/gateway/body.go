@@ -45,6 +45,7 @@ func (t *tapped) show(p []byte) (err error) {
 	}()
 	for i := range t.steps {
 		switch s := &t.steps[i]; {
+		case s.skips(t.x):
 		case t.answer && s.tapResponse != nil:
 			s.tapResponse.TapResponse(t.x, p)
 		case !t.answer && s.tapRequest != nil:

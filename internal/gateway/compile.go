@@ -62,6 +62,7 @@ func (g *Gateway) Compile(cfg *config.Config) (*Pending, config.Faults) {
 }
 
 type compiler struct {
+	groups []compiled // policies of consumer groups, by group
 	g      *Gateway
 	cfg    *config.Config
 	slots  *policy.Slots
@@ -77,6 +78,8 @@ type compiled struct {
 	stage  policy.Stage
 	rank   int // place in the catalog
 	repeat bool
+	only   string   // group whose consumers' requests it is for, "" for all
+	unless []string // groups that have one of this kind instead
 }
 
 func (c *compiler) fault(path, text, hint string) {
@@ -190,6 +193,7 @@ func (c *compiler) upstream(path, name string) Upstream {
 // policies of their own share variant 0.
 func (c *compiler) plans() {
 	top := c.compileAll("policies", c.cfg.Policies)
+	c.compileGroups()
 	routes := make([][]compiled, len(c.cfg.Routes))
 	for i, r := range c.cfg.Routes {
 		routes[i] = c.compileAll(fmt.Sprintf("routes[%d].policies", i), r.Policies)
@@ -228,12 +232,13 @@ func (c *compiler) plan(route string, e end, levels ...[]compiled) *plan {
 			all = append(all, p)
 		}
 	}
+	all = append(c.unlessGroups(all), c.groups...)
 	slices.SortStableFunc(all, func(a, b compiled) int {
 		return cmp.Or(cmp.Compare(a.stage, b.stage), cmp.Compare(a.rank, b.rank))
 	})
 	p := &plan{route: route, end: e, slots: c.slots, meter: c.g.deps.Metrics.Route(route)}
 	for _, one := range all {
-		p.add(one.kind.Name, one.stage, one.policy)
+		p.add(one)
 	}
 	return p
 }
