@@ -46,6 +46,8 @@ policy/* < policy exchange
 # Ways to prove who asks have much in common, and it must be the same in all:
 # the step, the answers, the limits on guessing, and what tokens are made of.
 # These rooms know no policy and keep no settings.
+policy/allof < policy identify
+policy/anyof < policy identify
 policy/apikey < policy exchange identify
 policy/basic < policy exchange identify password
 policy/jwt < policy exchange identify jose fetch

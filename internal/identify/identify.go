@@ -21,6 +21,9 @@ type Method interface {
 	// the credential proves nothing, or a *exchange.Problem when it could not
 	// find out.
 	Prove(x *exchange.Exchange) error
+	// Place names where the credential stands in a request. Methods that look
+	// at the same have the same.
+	Place() string
 	// Hide takes the credential out of the request, unless the settings say
 	// that the service is to see it and it was proved.
 	Hide(x *exchange.Exchange, proved bool)
@@ -41,7 +44,6 @@ var (
 type Refusal struct {
 	Cause      error
 	Credential string // what guessing is counted by beside the client, "" for nothing
-	Place      string // where the credential stood, in any words that are the same for all methods
 	Uncounted  bool   // it cannot be a guess, such as a token that has only expired
 }
 
@@ -129,6 +131,7 @@ func (s *Step) Request(x *exchange.Exchange) policy.Verdict {
 		}
 	}
 	x.Who = before
+	s.Count(x, err)
 	if err == ErrNone && s.optional {
 		if err = s.nobody(x); err == nil {
 			s.tell(x)
@@ -168,7 +171,8 @@ func (s *Step) fail(x *exchange.Exchange, err error) {
 }
 
 // Prove asks the method, within the limits on guessing. It is what policies
-// made of several methods call.
+// made of several methods call; what it returns is to be given to Count, if it
+// is the last word.
 func (s *Step) Prove(x *exchange.Exchange) error {
 	if s.guard != nil {
 		if wait := s.guard.blockedClient(x); wait > 0 {
@@ -176,20 +180,21 @@ func (s *Step) Prove(x *exchange.Exchange) error {
 		}
 	}
 	err := s.method.Prove(x)
-	if err == nil {
-		if x.Who.Method == "" {
-			x.Who.Method = s.name
-		}
-		return nil
+	if err == nil && x.Who.Method == "" {
+		x.Who.Method = s.name
 	}
-	if s.guard == nil || err == ErrNone {
-		return err
+	return err
+}
+
+// Count counts a refusal as a guess.
+func (s *Step) Count(x *exchange.Exchange, err error) {
+	if s.guard == nil || err == nil || err == ErrNone || err == ErrAnswered {
+		return
 	}
 	var r *Refusal
 	if errors.As(err, &r) && !r.Uncounted {
 		s.guard.fail(x, r.Credential)
 	}
-	return err
 }
 
 // Method returns the step's method.

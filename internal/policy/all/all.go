@@ -4,6 +4,8 @@ package all
 import (
 	"gatehouse.dev/gatehouse/internal/policy"
 	"gatehouse.dev/gatehouse/internal/policy/accesslog"
+	"gatehouse.dev/gatehouse/internal/policy/allof"
+	"gatehouse.dev/gatehouse/internal/policy/anyof"
 	"gatehouse.dev/gatehouse/internal/policy/apikey"
 	"gatehouse.dev/gatehouse/internal/policy/basic"
 	"gatehouse.dev/gatehouse/internal/policy/headers"
@@ -23,6 +25,8 @@ func Catalog() *policy.Catalog {
 		apikey.Kind(), // a look-up is the cheapest refusal
 		jwt.Kind(),    // then a signature
 		basic.Kind(),  // last what takes milliseconds
+		allof.Kind(),  // made of those above
+		anyof.Kind(),
 
 		// transform
 		headers.Kind(), // what goes on is changed when everything has been decided

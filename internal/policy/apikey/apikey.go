@@ -93,17 +93,19 @@ func (m *method) Prove(x *exchange.Exchange) error {
 	key, err := m.place.Find(&x.Request, longest)
 	switch {
 	case err != nil:
-		return &identify.Refusal{Cause: err, Place: m.place.String()}
+		return &identify.Refusal{Cause: err}
 	case key == "":
 		return identify.ErrNone
 	}
 	// A view instead of a copy: the hash only reads it.
 	sum := sha256.Sum256(unsafe.Slice(unsafe.StringData(key), len(key)))
 	if err := m.consumers.APIKey(sum, &x.Who); err != nil {
-		return &identify.Refusal{Cause: err, Place: m.place.String()}
+		return &identify.Refusal{Cause: err}
 	}
 	return nil
 }
+
+func (m *method) Place() string { return m.place.String() }
 
 func (m *method) Hide(x *exchange.Exchange, proved bool) {
 	if !m.forward || !proved {

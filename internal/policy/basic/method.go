@@ -92,8 +92,10 @@ func (m *method) check(x *exchange.Exchange, user, pass string) error {
 }
 
 func (m *method) refuse(cause error, user string) error {
-	return &identify.Refusal{Cause: cause, Credential: user, Place: m.place.String()}
+	return &identify.Refusal{Cause: cause, Credential: user}
 }
+
+func (m *method) Place() string { return m.place.String() }
 
 func (m *method) Hide(x *exchange.Exchange, proved bool) {
 	if !m.forward || !proved {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"gatehouse.dev/gatehouse/internal/fetch"
+	"gatehouse.dev/gatehouse/internal/identify"
 	"gatehouse.dev/gatehouse/internal/jose"
 	"gatehouse.dev/gatehouse/internal/policy"
 )
@@ -83,7 +84,7 @@ func (s *Issuer) loader(c *Config) (func(context.Context) (*jose.Set, error), []
 	}
 	client, err := fetch.New(c.HTTP)
 	if err != nil {
-		return nil, []error{prefixed("http", err)}
+		return nil, []error{identify.Within("http", err)}
 	}
 	return func(ctx context.Context) (*jose.Set, error) {
 		url := at

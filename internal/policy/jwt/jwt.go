@@ -149,7 +149,7 @@ func (c *Config) Compile(env *policy.Env) (policy.Policy, error) {
 	}
 	bound, err := c.Bound.Compile(env, m.place.Scheme != "")
 	if err != nil {
-		faults = append(faults, prefixed("bound", err))
+		faults = append(faults, identify.Within("bound", err))
 	}
 	m.bound = bound
 	faults = append(faults, c.issuers(env, m)...)
@@ -195,33 +195,9 @@ func (c *Config) issuers(env *policy.Env, m *method) (faults []error) {
 		all[one.Issuer] = one
 		compiled, more := one.compile(env, c)
 		for _, err := range more {
-			faults = append(faults, prefixed(at, err))
+			faults = append(faults, identify.Within(at, err))
 		}
 		m.issuers[one.Issuer] = compiled
 	}
 	return faults
-}
-
-// prefixed puts a place before the fields of faults.
-func prefixed(at string, err error) error {
-	if at == "" {
-		return err
-	}
-	if joined, ok := err.(interface{ Unwrap() []error }); ok {
-		var out []error
-		for _, e := range joined.Unwrap() {
-			out = append(out, prefixed(at, e))
-		}
-		return errors.Join(out...)
-	}
-	var f *policy.Fault
-	if !errors.As(err, &f) {
-		return &policy.Fault{Field: at, Text: err.Error()}
-	}
-	g := *f
-	if g.Field != "" {
-		at += "."
-	}
-	g.Field = at + g.Field
-	return &g
 }

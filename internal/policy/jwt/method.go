@@ -77,11 +77,11 @@ func (m *method) identify(x *exchange.Exchange, v *verified) error {
 	if m.consumers != nil {
 		var err error
 		if known, err = m.consumers.Subject(v.issuer, v.subject, who); err != nil {
-			return &identify.Refusal{Cause: err, Place: m.place.String(), Uncounted: true}
+			return &identify.Refusal{Cause: err, Uncounted: true}
 		}
 	}
 	if !known && m.config.ConsumersOnly {
-		return &identify.Refusal{Cause: fmt.Errorf("no consumer has issuer %q and subject %q", v.issuer, v.subject), Place: m.place.String(), Uncounted: true}
+		return &identify.Refusal{Cause: fmt.Errorf("no consumer has issuer %q and subject %q", v.issuer, v.subject), Uncounted: true}
 	}
 	if who.Credential == "" {
 		who.Credential = v.issuer
@@ -101,7 +101,7 @@ func (m *method) refuse(cause error) error {
 	if errors.As(cause, &p) {
 		return p
 	}
-	return &identify.Refusal{Cause: cause, Place: m.place.String()}
+	return &identify.Refusal{Cause: cause}
 }
 
 // verify reads a token, checks its signature and all that it says.
@@ -133,7 +133,7 @@ func (m *method) verify(text string, now int64) (*verified, error) {
 	v, err := m.claims(t, i, now)
 	if err != nil {
 		// Whoever has a token that was signed is not guessing.
-		return nil, &identify.Refusal{Cause: err, Place: m.place.String(), Uncounted: true}
+		return nil, &identify.Refusal{Cause: err, Uncounted: true}
 	}
 	v.token, v.key = text, key
 	return v, nil
@@ -248,6 +248,8 @@ func texts(v any) (list []string) {
 	}
 	return list
 }
+
+func (m *method) Place() string { return m.place.String() }
 
 func (m *method) Hide(x *exchange.Exchange, proved bool) {
 	if !m.config.Forward || !proved {
