@@ -51,6 +51,7 @@ policy/anyof < policy identify
 policy/apikey < policy exchange identify
 policy/basic < policy exchange identify password
 policy/jwt < policy exchange identify jose fetch
+policy/mtls < policy exchange identify
 
 # What ways to prove who asks have in common. It knows none of them.
 identify < policy exchange jose !net/http

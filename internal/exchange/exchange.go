@@ -26,6 +26,10 @@ type Exchange struct {
 	Upstream Upstream // which endpoint was asked, for logs and metrics
 	Down     Downstream
 
+	// ForwardedCert is the X-Forwarded-Client-Cert of a trusted proxy, "" when
+	// there is none; the field itself is removed before any policy runs.
+	ForwardedCert string
+
 	id     string
 	slots  []slot
 	gen    uint32
@@ -139,6 +143,7 @@ func Put(x *Exchange) {
 	x.Problem = nil
 	x.Upstream = Upstream{}
 	x.Down = nil
+	x.ForwardedCert = ""
 	x.id = ""
 	if cap(x.render) > 4096 {
 		x.render = nil

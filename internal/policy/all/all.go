@@ -10,6 +10,7 @@ import (
 	"gatehouse.dev/gatehouse/internal/policy/basic"
 	"gatehouse.dev/gatehouse/internal/policy/headers"
 	"gatehouse.dev/gatehouse/internal/policy/jwt"
+	"gatehouse.dev/gatehouse/internal/policy/mtls"
 	"gatehouse.dev/gatehouse/internal/policy/requestid"
 )
 
@@ -22,6 +23,7 @@ func Catalog() *policy.Catalog {
 
 		// identify: each that stands in a plan has to prove who asks, so that
 		// the order decides only who is asked first
+		mtls.Kind(),   // what the connection has proved already
 		apikey.Kind(), // a look-up is the cheapest refusal
 		jwt.Kind(),    // then a signature
 		basic.Kind(),  // last what takes milliseconds
