@@ -52,6 +52,7 @@ policy/apikey < policy exchange identify
 policy/basic < policy exchange identify password
 policy/jwt < policy exchange identify jose fetch
 policy/mtls < policy exchange identify
+policy/signature < policy exchange identify
 
 # What ways to prove who asks have in common. It knows none of them.
 identify < policy exchange jose !net/http

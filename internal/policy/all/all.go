@@ -12,6 +12,7 @@ import (
 	"gatehouse.dev/gatehouse/internal/policy/jwt"
 	"gatehouse.dev/gatehouse/internal/policy/mtls"
 	"gatehouse.dev/gatehouse/internal/policy/requestid"
+	"gatehouse.dev/gatehouse/internal/policy/signature"
 )
 
 // Catalog returns every kind. Within a stage, request and done steps run in
@@ -23,11 +24,12 @@ func Catalog() *policy.Catalog {
 
 		// identify: each that stands in a plan has to prove who asks, so that
 		// the order decides only who is asked first
-		mtls.Kind(),   // what the connection has proved already
-		apikey.Kind(), // a look-up is the cheapest refusal
-		jwt.Kind(),    // then a signature
-		basic.Kind(),  // last what takes milliseconds
-		allof.Kind(),  // made of those above
+		mtls.Kind(),      // what the connection has proved already
+		apikey.Kind(),    // a look-up is the cheapest refusal
+		jwt.Kind(),       // then a signature
+		signature.Kind(), // which wants the whole body
+		basic.Kind(),     // last what takes milliseconds
+		allof.Kind(),     // made of those above
 		anyof.Kind(),
 
 		// transform

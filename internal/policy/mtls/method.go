@@ -65,8 +65,9 @@ func (m *method) Place() string { return "certificate" }
 // Hide has nothing to do: what a proxy says of certificates goes to no service.
 func (m *method) Hide(*exchange.Exchange, bool) {}
 
-// Challenge is none: a server cannot ask for a certificate in a message.
-func (m *method) Challenge(bool) string { return "" }
+// Challenge names what is wanted. A message cannot ask for a certificate, and an
+// answer 401 has to have a challenge (RFC 9110, section 15.5.2).
+func (m *method) Challenge(bool) string { return `Certificate realm="gatehouse"` }
 
 // longest is the most of the field that is looked at, in bytes.
 const longest = 32 << 10
