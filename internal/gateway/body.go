@@ -93,9 +93,8 @@ func holdRequest(x *exchange.Exchange, limit int64) bool {
 		}
 		return false
 	}
-	r.Body = exchange.Bytes(p)
-	if len(p) == 0 {
-		r.Body = exchange.NoBody
+	if r.Body = exchange.NoBody; len(p) > 0 {
+		r.Body = exchange.Bytes(p)
 	}
 	if r.Trailer.Len() == 0 { // only a body of unknown length has room for one
 		r.Length = int64(len(p))
