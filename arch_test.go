@@ -81,9 +81,13 @@ router < exchange config
 # an exchange and gives an answer.
 upstream < exchange wire h1 h2 config observe
 
+# Certificates and what is known of clients by them. Who listens, and what runs
+# over TLS, is not its business. net/http is there for the ACME library alone.
+certs < exchange config
+
 # What enters the gateway. It hands exchanges to a function and does not know
 # what becomes of them.
-front < exchange wire h1 h2 config observe
+front < exchange wire h1 h2 config certs observe
 
 # Who may call. Credentials are no part of a snapshot, and how they come with
 # a request is the policies' business.
@@ -135,8 +139,16 @@ github.com/prometheus < observe
 # Commands and flags.
 github.com/spf13/cobra < cmd/*
 
-# Watching files is part of the process's life.
-github.com/fsnotify/fsnotify < app
+# Watching files is part of the process's life, and of the certificates'.
+github.com/fsnotify/fsnotify < app certs
+
+# ACME: the library, the parts of it that its interface shows, its log, OCSP
+# responses, and updates of name servers.
+github.com/caddyserver/certmagic < certs
+github.com/mholt/acmez < certs
+go.uber.org/zap < certs
+golang.org/x/crypto < certs
+github.com/miekg/dns < certs
 
 # System calls that package syscall does not have.
 golang.org/x/sys < wire front test/*

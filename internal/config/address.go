@@ -86,11 +86,8 @@ func checkURL(s string) *policy.Fault {
 			f.Hint = "write http://" + s
 		}
 		return f
-	case later("scheme", scheme):
-		return &policy.Fault{Text: quote(s) + ": scheme " + quote(scheme) + " is not available in this version", Hint: "use http"}
-	case scheme != "http":
-		f := &policy.Fault{Text: quote(s) + ": " + quote(scheme) + " is not a scheme of endpoints", Hint: "use http"}
-		return f
+	case defaultPort(scheme) == "":
+		return &policy.Fault{Text: quote(s) + ": " + quote(scheme) + " is not a scheme of endpoints", Hint: "use http, https, h2c, grpc, grpcs or tcp"}
 	}
 	if path, ok := strings.CutPrefix(rest, "unix:"); ok {
 		return checkSocket(s, path)
@@ -103,23 +100,39 @@ func checkURL(s string) *policy.Fault {
 		}
 		return f
 	}
-	host, port := rest, "80"
+	host, port := rest, defaultPort(scheme)
 	switch {
 	case strings.HasPrefix(rest, "[") && strings.HasSuffix(rest, "]"):
 		host = rest[1 : len(rest)-1]
 	case strings.Contains(rest, ":"):
 		var err error
 		if host, port, err = net.SplitHostPort(rest); err != nil {
-			return &policy.Fault{Text: quote(s) + ": " + quote(rest) + " is not host:port", Hint: "an IPv6 address stands in brackets: http://[::1]:8080"}
+			return &policy.Fault{Text: quote(s) + ": " + quote(rest) + " is not host:port", Hint: "an IPv6 address stands in brackets: " + scheme + "://[::1]:8080"}
 		}
 	}
 	switch {
 	case host == "":
-		return &policy.Fault{Text: quote(s) + " has no host", Hint: "write http://host:port"}
+		return &policy.Fault{Text: quote(s) + " has no host", Hint: "write " + scheme + "://host:port"}
+	case port == "none":
+		return &policy.Fault{Text: quote(s) + " has no port", Hint: "write " + s + ":port"}
 	case !isPort(port) || port == "0":
 		return &policy.Fault{Text: quote(s) + ": " + quote(port) + " is not a port", Hint: "a port is a number from 1 to 65535"}
 	}
 	return checkHost(s, host)
+}
+
+// defaultPort returns the port that endpoints of a scheme have where they name
+// none, "none" when they must name one, and "" for what is no such scheme.
+func defaultPort(scheme string) string {
+	switch scheme {
+	case "http", "h2c", "grpc":
+		return "80"
+	case "https", "grpcs":
+		return "443"
+	case "tcp":
+		return "none"
+	}
+	return ""
 }
 
 // checkHostPattern checks a host of a match: a name, an address, or *. and a

@@ -27,8 +27,8 @@ func check(c *Config, found Faults) Faults {
 			k.known[joinPath(steps[:i+1])] = true
 		}
 	}
-	k.listeners()
 	used := k.routes()
+	k.listeners(used)
 	k.upstreams(used)
 	k.consumers()
 	if c.Admin != nil && !c.Admin.Off && !k.known["admin"] {
@@ -57,11 +57,15 @@ func (k *checker) report(path string, f *policy.Fault) {
 // place names another place of the configuration.
 func (k *checker) place(path string) string { return k.c.Fault(path, "", "").place() }
 
-func (k *checker) listeners() {
+func (k *checker) listeners(used map[string]bool) {
 	names, addresses := make(map[string]string), make(map[string]string)
 	for i, l := range k.c.Listeners {
 		at := fmt.Sprintf("listeners[%d]", i)
-		if l == nil || k.known[at+".address"] || l.Address == "" {
+		if l == nil {
+			continue
+		}
+		k.listener(at, l, used)
+		if k.known[at+".address"] || l.Address == "" {
 			continue
 		}
 		k.report(at+".address", checkAddress(l.Address))
@@ -112,6 +116,7 @@ func (k *checker) upstreams(used map[string]bool) {
 		if len(u.Endpoints) == 0 && !k.known[at] {
 			k.fault(at+".endpoints", "an upstream needs an endpoint", "write http://host:port")
 		}
+		k.upstreamTLS(at, u)
 		urls := make(map[string]int)
 		for i, e := range u.Endpoints {
 			here := fmt.Sprintf("%s.endpoints[%d]", at, i)
@@ -151,13 +156,16 @@ func (k *checker) routes() map[string]bool {
 		}
 		k.ends(at, r)
 		k.upstream(at+".upstream", r.Upstream, used)
+		k.httpUpstream(at+".upstream", r.Upstream)
 		weights := 0
 		for j, s := range r.Split {
 			if s == nil {
 				continue
 			}
 			weights += s.Weight
-			k.upstream(fmt.Sprintf("%s.split[%d].upstream", at, j), s.Upstream, used)
+			here := fmt.Sprintf("%s.split[%d].upstream", at, j)
+			k.upstream(here, s.Upstream, used)
+			k.httpUpstream(here, s.Upstream)
 		}
 		if r.Split != nil && weights == 0 && !k.known[at+".split"] {
 			k.fault(at+".split", "no part of the split has a weight", "")

@@ -15,8 +15,9 @@ import (
 //
 // The tags of the structs are the rules of the language: yaml is the key,
 // required the keys that must be there, enum the values that a field takes,
-// min and max its range, both included, example a value to show. The comments
-// are its reference.
+// min and max its range, both included, file the paths, which begin at the
+// folder of the file that names them, example a value to show. The comments are
+// its reference.
 type Config struct {
 	// Addresses to listen on. Without any, one plain listener on ":8080".
 	Listeners []*Listener `yaml:"listeners"`
@@ -46,6 +47,20 @@ type Listener struct {
 	Name string `yaml:"name"`
 	// Address to listen on: "host:port", ":port", "[::1]:port" or "unix:/path".
 	Address string `yaml:"address" required:"true" example:":8080"`
+	// What the listener does with connections: http answers requests; tcp passes each connection to the upstream; tls passes TLS connections on unopened, to the upstream that routes finds by the name that the client asks for.
+	Protocol string `yaml:"protocol" enum:"http,tcp,tls"`
+	// Versions of HTTP: http1; http2 and http3, which need tls; h2c, which is HTTP/2 without it. Default: http1, and http2 over TLS.
+	Protocols StringList `yaml:"protocols" enum:"http1,http2,http3,h2c"`
+	// TLS on this listener. Without it the listener is plain.
+	TLS *TLS `yaml:"tls"`
+	// Answer every request with 308 to the same URL on the first listener with TLS.
+	RedirectHTTPS bool `yaml:"redirect_https"`
+	// Connections begin with a PROXY header, version 1 or 2, that names the client. It is believed of trusted_proxies; connections of others, or without it, are closed.
+	ProxyProtocol bool `yaml:"proxy_protocol"`
+	// Where connections go: the name of an upstream with tcp endpoints, or a URL tcp://host:port. For protocol tcp, and for protocol tls what no route takes; without it those are closed.
+	Upstream string `yaml:"upstream" example:"tcp://10.0.0.5:5432"`
+	// Where connections go by the name that the client asks for. For protocol tls.
+	Routes []*SNIRoute `yaml:"routes"`
 	// The HTTP engine: native is the gateway's own; std is Go's net/http, slower, kept as a safety valve.
 	Engine string `yaml:"engine" enum:"native,std"`
 	// Peers whose X-Forwarded-* and Forwarded fields are believed. Default: nobody.
@@ -90,11 +105,13 @@ type Upstream struct {
 	Timeout Timeout `yaml:"timeout"`
 	// Which Host field the service sees: preserve sends the client's, endpoint the endpoint's own.
 	Host string `yaml:"host" enum:"preserve,endpoint"`
+	// TLS to https and grpcs endpoints.
+	TLS *UpstreamTLS `yaml:"tls"`
 }
 
 // Endpoint is one address of a service: a URL, or a mapping with more about it.
 type Endpoint struct {
-	// URL of the endpoint: http://host:port or http://unix:/path. It has no path.
+	// URL of the endpoint: http://host:port or http://unix:/path. It has no path. https speaks TLS, h2c HTTP/2 without it, grpc and grpcs gRPC without and with it, tcp is for listeners with protocol tcp or tls.
 	URL string `yaml:"url" required:"true" example:"http://10.0.0.11:8080"`
 	// Share of the traffic relative to the other endpoints, 1 to 1000.
 	Weight int `yaml:"weight" min:"1" max:"1000"`

@@ -10,8 +10,35 @@ func (c *Config) Defaults() {
 	c.Admin.Defaults()
 }
 
-// Defaults picks the gateway's own engine.
-func (l *Listener) Defaults() { l.Engine = "native" }
+// Defaults speaks HTTP on the gateway's own engine.
+func (l *Listener) Defaults() { l.Protocol, l.Engine = "http", "native" }
+
+// Defaults speaks with every client of the last ten years.
+func (t *TLS) Defaults() {
+	t.MinVersion = "1.2"
+	t.HandshakeTimeout = Duration(10 * time.Second)
+}
+
+// Defaults names the authority that most people mean, and both ways to show
+// control that need no more than listeners.
+func (a *ACME) Defaults() {
+	a.Directory = "https://acme-v02.api.letsencrypt.org/directory"
+	a.Challenges = StringList{"http-01", "tls-alpn-01"}
+}
+
+// Defaults signs with the algorithm that every name server has.
+func (d *ACMEDNS) Defaults() { d.Algorithm = "hmac-sha256" }
+
+// Defaults asks clients for nothing.
+func (c *ClientAuth) Defaults() { c.Mode = "none" }
+
+// Defaults lets a ticket be good for a day at least, and for three at most.
+func (s *SessionTickets) Defaults() {
+	*s = SessionTickets{Enabled: true, Rotate: Duration(24 * time.Hour)}
+}
+
+// Defaults verifies.
+func (t *UpstreamTLS) Defaults() { t.Verify = true }
 
 // Defaults are generous for browsers and APIs, and bound what one client can
 // hold.
@@ -86,8 +113,14 @@ func (c *Config) complete() {
 		c.Listeners = []*Listener{l}
 	}
 	for _, l := range c.Listeners {
-		if l != nil && l.Name == "" {
+		if l == nil {
+			continue
+		}
+		if l.Name == "" {
 			l.Name = l.Address
+		}
+		if l.TLS != nil && l.TLS.ACME != nil && l.TLS.ACME.Storage == "" {
+			l.TLS.ACME.Storage = absolute("acme", c.source.parts[0].name)
 		}
 	}
 	taken := make(map[string]bool, len(c.Routes))

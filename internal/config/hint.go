@@ -81,14 +81,10 @@ func later(what, word string) bool {
 	switch what {
 	case "Config":
 		words = "redis cluster tests"
-	case "Listener":
-		words = "redirect_https protocols tls proxy_protocol protocol upstream"
 	case "Upstream":
-		words = "discovery sticky retry hedge health outlier breaker slow_start queue tls"
+		words = "discovery sticky retry hedge health outlier breaker slow_start queue"
 	case "balance":
 		words = "random least_requests ewma hash"
-	case "scheme":
-		words = "https h2c grpc grpcs"
 	case "Endpoint":
 		words = "zone priority"
 	case "Route":

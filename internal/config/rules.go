@@ -13,6 +13,7 @@ type Field struct {
 	Required bool
 	Enum     []string // the values that it takes, of a list its entries; none: any
 	Min, Max string   // its range in the form of its type, both included; "": none
+	File     bool     // a path: a relative one begins at the folder of the file that names it
 	Example  string   // a value to show
 }
 
@@ -25,7 +26,7 @@ func Fields(t reflect.Type) []Field {
 		if !sf.IsExported() || key == "" || key == "-" {
 			continue
 		}
-		f := Field{Key: key, Index: i, Required: sf.Tag.Get("required") == "true", Min: sf.Tag.Get("min"), Max: sf.Tag.Get("max"), Example: sf.Tag.Get("example")}
+		f := Field{Key: key, Index: i, Required: sf.Tag.Get("required") == "true", File: sf.Tag.Get("file") == "true", Min: sf.Tag.Get("min"), Max: sf.Tag.Get("max"), Example: sf.Tag.Get("example")}
 		if e := sf.Tag.Get("enum"); e != "" {
 			f.Enum = strings.Split(e, ",")
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strconv"
@@ -111,6 +112,9 @@ func (d *decoder) scalar(n *yaml.Node, v reflect.Value, f *Field) {
 			return
 		}
 		if d.listed(n, s, f) {
+			if f.File {
+				s = absolute(s, d.part.name)
+			}
 			v.SetString(s)
 		}
 		return
@@ -155,6 +159,19 @@ func (d *decoder) scalar(n *yaml.Node, v reflect.Value, f *Field) {
 	default:
 		d.fault(n, "settings of type "+v.Type().String()+" cannot be read", "")
 	}
+}
+
+// absolute makes a path that begins at the folder of a file mean the same
+// wherever it is read from.
+func absolute(path, file string) string {
+	if path == "" || filepath.IsAbs(path) {
+		return path
+	}
+	path = filepath.Join(filepath.Dir(file), path)
+	if abs, err := filepath.Abs(path); err == nil {
+		return abs
+	}
+	return path // the working directory is gone: opening the file will say so
 }
 
 func integer(s string) (int64, error) {

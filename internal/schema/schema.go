@@ -198,7 +198,7 @@ func short(t reflect.Type) object {
 	case t == reflect.TypeFor[config.Match]():
 		return text(`/|` + variable)
 	case t == reflect.TypeFor[config.Endpoint]():
-		return text(`^http://|` + variable)
+		return text(`^(http|https|h2c|grpc|grpcs|tcp)://|` + variable)
 	}
 	return object{"type": []string{"string", "number", "boolean"}}
 }

@@ -1,0 +1,158 @@
+package certs
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+)
+
+const (
+	// settle is how long the files must be quiet before they are read: a
+	// certificate and its key are written one after the other.
+	settle = 100 * time.Millisecond
+	// patience is how long that may take: a folder may never be quiet.
+	patience = time.Second
+	// recheck is how often the files are compared in any case: network file
+	// systems do not tell of changes made elsewhere.
+	recheck = 10 * time.Second
+)
+
+// watcher calls a function when files may have changed. It watches folders, not
+// files, because files are replaced by renaming and by swapping symbolic links.
+type watcher struct {
+	changed func()
+	failed  func(error)
+	notify  *fsnotify.Watcher // nil where the system has none
+	stop    chan struct{}
+	done    chan struct{}
+
+	mu       sync.Mutex
+	files    []string
+	reported string
+}
+
+func newWatcher(changed func(), failed func(error)) *watcher {
+	w := &watcher{changed: changed, failed: failed, stop: make(chan struct{}), done: make(chan struct{})}
+	notify, err := fsnotify.NewWatcher()
+	if err != nil {
+		w.report(err) // comparing alone still works
+	} else {
+		w.notify = notify
+	}
+	go w.run()
+	return w
+}
+
+// follow says which files are watched from now on.
+func (w *watcher) follow(files []string) {
+	w.mu.Lock()
+	w.files = slices.Clone(files)
+	w.mu.Unlock()
+	w.subscribe()
+}
+
+// subscribe watches the folders that matter now: a swapped link may lead into
+// another one.
+func (w *watcher) subscribe() {
+	if w.notify == nil {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	wanted := make(map[string]bool)
+	for _, f := range w.files {
+		for _, dir := range folders(f) {
+			wanted[dir] = true
+		}
+	}
+	for _, dir := range w.notify.WatchList() {
+		if !wanted[dir] {
+			// It may have gone with its folder.
+			_ = w.notify.Remove(dir)
+		}
+	}
+	for dir := range wanted {
+		if err := w.notify.Add(dir); err != nil {
+			w.report(err)
+		}
+	}
+}
+
+// report tells of an error once.
+func (w *watcher) report(err error) {
+	if text := err.Error(); text != w.reported {
+		w.reported = text
+		w.failed(err)
+	}
+}
+
+func (w *watcher) run() {
+	defer close(w.done)
+	var events chan fsnotify.Event
+	var errs chan error
+	if w.notify != nil {
+		events, errs = w.notify.Events, w.notify.Errors
+	}
+	tick := time.NewTicker(recheck)
+	defer tick.Stop()
+	var quiet <-chan time.Time
+	var begun time.Time
+	for {
+		select {
+		case <-w.stop:
+			return
+		case <-events:
+			if quiet == nil {
+				begun = time.Now()
+			}
+			if time.Since(begun) < patience {
+				quiet = time.After(settle)
+			}
+			continue
+		case err := <-errs:
+			w.mu.Lock()
+			w.report(err)
+			w.mu.Unlock()
+			continue
+		case <-quiet:
+			quiet = nil
+		case <-tick.C:
+		}
+		w.subscribe()
+		w.changed()
+	}
+}
+
+func (w *watcher) close() {
+	close(w.stop)
+	<-w.done
+	if w.notify != nil {
+		// Nothing is left that could fail.
+		_ = w.notify.Close()
+	}
+}
+
+// folders returns the folders in which a change can alter what a path means:
+// its own, and that of every symbolic link on the way to the file.
+func folders(path string) (list []string) {
+	for range 8 {
+		list = append(list, filepath.Dir(path))
+		target, err := os.Readlink(path)
+		if err != nil {
+			// The folder itself may be a link, as in a mounted config map.
+			if real, err := filepath.EvalSymlinks(path); err == nil && filepath.Dir(real) != filepath.Dir(path) {
+				list = append(list, filepath.Dir(real))
+			}
+			break
+		}
+		if !filepath.IsAbs(target) {
+			target = filepath.Join(filepath.Dir(path), target)
+		}
+		path = target
+	}
+	return list
+}

@@ -1,0 +1,661 @@
+package h2
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"golang.org/x/net/http2"
+
+	"gatehouse.dev/gatehouse/internal/exchange"
+	"gatehouse.dev/gatehouse/internal/wire"
+)
+
+const (
+	// continueWait is how long an upstream that was sent an expectation may
+	// say nothing before the body is sent anyway (RFC 9110, section 10.1.1).
+	continueWait = time.Second
+	// inlineMost is the longest body that the exchange's goroutine sends.
+	inlineMost = 16 << 10
+	// maxInterim is how many interim answers may come before the final one,
+	// maxWaiting how many of them may wait to be passed on.
+	maxInterim, maxWaiting = 64, 8
+)
+
+// call is one exchange on a connection to an upstream.
+type call struct {
+	stream
+	c *Client
+	x *exchange.Exchange
+
+	// What came of the answer, with the lock held.
+	head     exchange.Header
+	status   int
+	declared int64 // what the answer says of its length
+	bodiless bool
+	final    bool // the head is there
+	heard    bool // something is
+	interim  []interim
+	interims int
+
+	// Sending.
+	touched   bool   // bytes of the body were taken from the exchange
+	held      []byte // all of it, when it was taken as a whole
+	expecting bool   // the body waits for 100 Continue
+	whole     bool   // the request was sent to its end
+	wholeAt   int64
+	pumping   bool
+	pumped    chan struct{} // closed when the pump has ended
+	pumpErr   error
+
+	requestBy int64 // when all must be over, 0 for never
+	body      answerBody
+	tunnel    tunnelStream
+}
+
+type interim struct {
+	status int
+	header exchange.Header
+}
+
+// RoundTrip sends the exchange's request and reads the head of its answer into
+// x.Response, whose Body must be closed. host is the value of :authority. The
+// caller has taken a place, which is given back when the body is closed, or on
+// an error. Interim answers are passed to x.Down. An answer of status 101, for
+// a request with Upgrade, has a Body that is an exchange.Tunnel.
+//
+// A short body that is there as a whole goes with the head. Any other is sent
+// by a second goroutine, so that the answer may come first or at the same
+// time; it has stopped when the answer's body has been closed.
+func (c *Client) RoundTrip(x *exchange.Exchange, host string) error {
+	a := &call{c: c, x: x}
+	a.l = &c.link
+	if err := x.Bind(a); err != nil {
+		_ = x.Bind(nil)
+		c.drop()
+		return err
+	}
+	err := a.ask(host)
+	if err == nil {
+		err = a.await()
+	}
+	if err != nil {
+		err = a.failed(err)
+		a.finish()
+		return err
+	}
+	a.answered()
+	return nil
+}
+
+// Interrupt wakes whatever the exchange waits for.
+func (a *call) Interrupt() {
+	a.c.mu.Lock()
+	a.interrupted, a.halted = true, true
+	a.reading.Broadcast()
+	a.writing.Broadcast()
+	a.c.changed.Broadcast()
+	a.c.mu.Unlock()
+}
+
+// ask sends the request, or begins to.
+func (a *call) ask(host string) error {
+	c, r := a.c, &a.x.Request
+	piece, err := a.firstPiece()
+	if err != nil {
+		return err
+	}
+	bodiless := r.Length == 0 && r.Upgrade == ""
+	inline := bodiless || r.Length > 0 && int64(len(piece)) == r.Length
+	expect := r.Expect && !inline && piece == nil
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	a.reading.L, a.writing.L = &c.mu, &c.mu
+	if r.Upgrade != "" {
+		if err := a.awaitSettings(); err != nil {
+			return err
+		}
+	}
+	if err := a.openStream(host, expect, bodiless); err != nil {
+		return err
+	}
+	switch {
+	case bodiless:
+		a.endLocal()
+		a.sentWhole()
+	case r.Upgrade != "":
+		a.sentWhole()
+	case inline:
+		err = a.send(piece)
+		if err == nil {
+			err = a.sendEnd()
+		}
+		if err != nil && a.failure == nil && !a.final {
+			return err
+		}
+		a.sentWhole() // an upstream that does not want the body may have answered
+	case expect:
+		a.expecting = true
+	default:
+		a.startPump(piece)
+	}
+	c.flush()
+	return nil
+}
+
+// firstPiece returns what can be had of a short body without waiting.
+func (a *call) firstPiece() ([]byte, error) {
+	r := &a.x.Request
+	if r.Length <= 0 || r.Length > inlineMost {
+		return nil, nil
+	}
+	if ready, ok := r.Body.(exchange.Ready); !ok || !ready.Ready() {
+		return nil, nil
+	}
+	p, err := r.Body.Next()
+	switch {
+	case err != nil:
+		return nil, &RequestError{err}
+	case int64(len(p)) > r.Length:
+		return nil, &RequestError{errBodyLength}
+	}
+	a.touched = true
+	if int64(len(p)) == r.Length {
+		a.held = p
+	}
+	return p, nil
+}
+
+// awaitSettings waits to know whether the upstream takes tunnels.
+func (a *call) awaitSettings() error {
+	c := a.c
+	for !c.settled && c.dead == nil && !a.halted {
+		c.control = max(c.control, 1)
+		c.flush()
+		if !c.settled && c.dead == nil && !a.halted {
+			c.changed.Wait() // the deadline of the first SETTINGS ends it
+		}
+	}
+	switch {
+	case c.dead != nil:
+		return &unsentError{c.dead, true}
+	case a.halted:
+		return wire.ErrInterrupted
+	case !c.peerConnect:
+		return ErrNoTunnel
+	}
+	return nil
+}
+
+// openStream opens the stream with the request's head. Streams are numbered in the
+// order in which their heads are sent, so nothing may wait in between.
+func (a *call) openStream(host string, expect, end bool) error {
+	c, r := a.c, &a.x.Request
+	if err := a.makeRoom(64 + len(r.Method) + len(host) + 3*(len(r.Path)+len(r.Query)) + fieldsSize(&r.Header)); err != nil {
+		if c.dead != nil {
+			return &unsentError{err, true}
+		}
+		return err
+	}
+	if c.closing || len(c.streams) >= int(min(c.peerStreams, 1<<20)) {
+		return &unsentError{errShut, true}
+	}
+	halted, interrupted := a.halted, a.interrupted
+	a.begin(&c.link, c.nextID, a)
+	a.halted, a.interrupted, a.bothWays = halted, interrupted, true
+	c.nextID += 2
+	now := exchange.Now()
+	a.x.Times.Sent = now
+	a.moved = now
+	if c.limits.Request > 0 {
+		a.requestBy = now + int64(c.limits.Request)
+	}
+	a.putHead(end, func(b []byte) []byte { return a.appendHead(b, host, expect) })
+	return nil
+}
+
+// appendHead appends the request's header block. No byte of the request can
+// break out of its place.
+func (a *call) appendHead(b []byte, host string, expect bool) []byte {
+	r := &a.x.Request
+	switch {
+	case r.Upgrade != "":
+		b = appendText(appendLiteral(b, staticMethod), "CONNECT")
+		b = appendNamed(b, ":protocol", r.Upgrade)
+	case r.Method == "GET":
+		b = appendIndexed(b, staticMethod)
+	case r.Method == "POST":
+		b = appendIndexed(b, staticMethod+1)
+	default:
+		b = appendText(appendLiteral(b, staticMethod), r.Method)
+	}
+	if a.c.scheme == "https" {
+		b = appendIndexed(b, staticHTTPS)
+	} else {
+		b = appendIndexed(b, staticHTTP)
+	}
+	b = appendValue(appendLiteral(b, staticAuthority), host)
+	if r.Path == "/" && !r.HasQuery {
+		b = appendIndexed(b, staticPath)
+	} else {
+		path := make([]byte, 0, 256)
+		path = appendTarget(path, r.Path)
+		if r.HasQuery {
+			path = appendTarget(append(path, '?'), r.Query)
+		}
+		b = append(appendInt(appendLiteral(b, staticPath), 7, 0, len(path)), path...)
+	}
+	skip := uint64(hopFields)
+	if r.Upgrade != "" {
+		skip |= 1 << exchange.SecWebSocketKey // it does not exist in HTTP/2: RFC 8441, section 5
+	}
+	b = appendFields(b, &r.Header, skip)
+	if r.Header.Has(exchange.TE) && exchange.HasToken(r.Header.Known(exchange.TE), "trailers") {
+		b = appendNamed(b, "te", "trailers")
+	}
+	if r.Length > 0 || r.Length == 0 && bodyUsual(r.Method) {
+		b = appendContentLength(b, r.Length)
+	}
+	if expect {
+		b = appendText(appendLiteral(b, int(staticName[exchange.Expect])), "100-continue")
+	}
+	return b
+}
+
+func bodyUsual(method string) bool {
+	return method == "POST" || method == "PUT" || method == "PATCH"
+}
+
+// sentWhole notes that nothing more is to be sent.
+func (a *call) sentWhole() {
+	a.whole = true
+	a.wholeAt = exchange.Now()
+}
+
+// hear takes a head of the answer, with the lock held.
+func (a *call) hear(b *fieldBlock, ended bool) error {
+	a.heard = true
+	method := a.x.Request.Method
+	if a.x.Request.Upgrade != "" {
+		method = "CONNECT"
+	}
+	status, length, bodiless, err := b.response(method, ended)
+	if err != nil {
+		return err
+	}
+	a.reading.Broadcast()
+	if status < 200 {
+		if a.interims++; a.interims > maxInterim || len(a.interim) == maxWaiting {
+			return Malformed("too many interim answers")
+		}
+		a.interim = append(a.interim, interim{status, a.head})
+		a.head = exchange.Header{}
+		return nil
+	}
+	a.final = true
+	a.status, a.declared, a.bodiless = status, length, bodiless
+	if a.length = length; bodiless {
+		a.length = exchange.Unknown
+	}
+	return nil
+}
+
+// await waits for the head of the answer, and passes on what comes before it.
+func (a *call) await() error {
+	c := a.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for {
+		switch {
+		case a.interrupted:
+			return wire.ErrInterrupted
+		case len(a.interim) > 0:
+			if err := a.inform(); err != nil {
+				return err
+			}
+			continue
+		case a.final:
+			return nil
+		case a.failure != nil:
+			return a.failure
+		case hopeless(a.pumpErr):
+			return a.pumpErr
+		}
+		a.readBy = a.patience()
+		err := a.awaitRead()
+		switch {
+		case err == nil:
+		case a.expecting && (a.requestBy == 0 || exchange.Now() < a.requestBy):
+			if err := a.goOn(); err != nil {
+				return err
+			}
+		case a.final || a.failure != nil:
+		default:
+			c.probe()
+			return wire.ErrTimeout
+		}
+	}
+}
+
+// patience returns until when the head of the answer is waited for.
+func (a *call) patience() int64 {
+	at := a.requestBy
+	limit := func(since int64, d time.Duration) {
+		if t := since + int64(d); d > 0 && (at == 0 || t < at) {
+			at = t
+		}
+	}
+	switch {
+	case a.expecting:
+		limit(a.moved, continueWait)
+	case a.whole:
+		limit(a.wholeAt, a.c.limits.FirstByte)
+	}
+	return at
+}
+
+// inform passes an interim answer on. The one that the body waits for lets it
+// go.
+func (a *call) inform() error {
+	next := a.interim[0]
+	a.interim = append(a.interim[:0], a.interim[1:]...)
+	a.c.mu.Unlock()
+	err := a.x.Down.Inform(next.status, &next.header)
+	a.c.mu.Lock()
+	if err != nil {
+		return fmt.Errorf("%w: %w", exchange.ErrClientGone, err)
+	}
+	if next.status == 100 && a.expecting {
+		a.expecting = false
+		a.startPump(nil)
+	}
+	return nil
+}
+
+// goOn asks for a body that the upstream did not ask for in time.
+func (a *call) goOn() error {
+	a.expecting = false
+	a.c.mu.Unlock()
+	err := a.x.Down.Inform(100, &noFields)
+	a.c.mu.Lock()
+	if err != nil {
+		return fmt.Errorf("%w: %w", exchange.ErrClientGone, err)
+	}
+	a.startPump(nil)
+	return nil
+}
+
+// startPump sends the rest of the body on a goroutine of its own.
+func (a *call) startPump(piece []byte) {
+	a.pumping, a.touched = true, true
+	a.pumped = make(chan struct{})
+	go a.pump(piece)
+}
+
+// pump is that goroutine. It alone uses the body while it runs.
+func (a *call) pump(piece []byte) {
+	err := a.sendBody(piece)
+	a.c.mu.Lock()
+	a.pumping, a.pumpErr = false, err
+	if !a.whole {
+		a.sentWhole() // or as much of it as will be
+	}
+	a.reading.Broadcast()
+	a.c.mu.Unlock()
+	close(a.pumped)
+}
+
+// hopeless reports whether no answer can be expected after an error of
+// sending: the body failed, or the upstream does not read it.
+func hopeless(err error) bool {
+	var own *RequestError
+	return errors.As(err, &own) || errors.Is(err, wire.ErrTimeout)
+}
+
+// sendBody sends the body to its end. A panic in a policy that watches it
+// harms this request only.
+func (a *call) sendBody(piece []byte) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = &RequestError{fmt.Errorf("panic: %v", v)}
+		}
+	}()
+	c, r := a.c, &a.x.Request
+	body, trailer, length := r.Body, &r.Trailer, r.Length
+	ready, tells := body.(exchange.Ready)
+	sent := int64(0)
+	for {
+		if len(piece) > 0 {
+			if sent += int64(len(piece)); length >= 0 && sent > length {
+				return &RequestError{errBodyLength}
+			}
+			more := tells && ready.Ready() && sent != length
+			c.mu.Lock()
+			err := a.send(piece)
+			if err == nil && !more {
+				c.flush()
+			}
+			c.mu.Unlock()
+			if err != nil {
+				return err
+			}
+		}
+		piece, err = body.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return &RequestError{err}
+		}
+	}
+	if length >= 0 && sent != length {
+		return &RequestError{errBodyLength}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return a.sendTrailer(trailer)
+}
+
+// sendTrailer ends the request.
+func (a *call) sendTrailer(t *exchange.Header) error {
+	trails := false
+	for i := range t.Fields() {
+		trails = trails || mayTrail(&t.Fields()[i])
+	}
+	if !trails {
+		if err := a.sendEnd(); err != nil {
+			return err
+		}
+	} else {
+		err := a.sendHead(fieldsSize(t), true, func(b []byte) []byte { return appendTrailer(b, t) })
+		if err != nil {
+			return err
+		}
+		a.endLocal()
+	}
+	a.sentWhole()
+	a.reading.Broadcast() // the answer's time begins
+	a.c.flush()
+	return nil
+}
+
+// failed says what an error means while there is no answer, and whether the
+// request is still there to be sent again.
+func (a *call) failed(err error) error {
+	c, x := a.c, a.x
+	if errors.Is(err, wire.ErrInterrupted) {
+		if reason := x.Canceled(); reason != nil {
+			return reason
+		}
+	}
+	var malformed Malformed
+	var request *RequestError
+	var unsent *unsentError
+	switch {
+	case errors.As(err, &unsent):
+		a.giveBack()
+		return err
+	case errors.As(err, &malformed), errors.As(err, &request), errors.Is(err, wire.ErrTimeout),
+		errors.Is(err, wire.ErrInterrupted), errors.Is(err, exchange.ErrClientGone),
+		errors.Is(err, ErrNoTunnel), x.Canceled() != nil:
+		return err
+	}
+	c.mu.Lock()
+	heard := a.heard
+	c.mu.Unlock()
+	var reset resetError
+	refused := errors.As(err, &reset) && reset.remote && reset.code == http2.ErrCodeRefusedStream
+	broken := !errors.As(err, &reset)
+	if !heard && (refused || broken) && (!a.touched || a.held != nil) {
+		a.giveBack()
+		return &unsentError{err, refused}
+	}
+	return lost(err)
+}
+
+// giveBack gives a body that was taken back to the exchange.
+func (a *call) giveBack() {
+	if a.held != nil {
+		a.x.Request.Body = exchange.Bytes(a.held)
+	}
+}
+
+// answered begins the answer's body.
+func (a *call) answered() {
+	c, x := a.c, a.x
+	x.Times.FirstByte = exchange.Now()
+	r := &x.Response
+	c.mu.Lock()
+	r.Status, r.Length = a.status, a.declared
+	r.Header, a.head = a.head, r.Header
+	if a.stream.ended && !a.bodiless && a.declared < 0 && a.got == 0 && a.trailer.Len() == 0 {
+		r.Length = 0
+	}
+	x.Request.Lent = a.pumping && !a.whole
+	c.mu.Unlock()
+	if x.Request.Upgrade != "" && r.Status/100 == 2 {
+		a.tunnelled()
+		return
+	}
+	a.body.a = a
+	r.Body = &a.body
+}
+
+// finish ends the exchange's use of the connection. It waits for the pump,
+// which is soon over.
+func (a *call) finish() {
+	c, x := a.c, a.x
+	c.mu.Lock()
+	a.halted = true
+	a.writing.Broadcast()
+	pumping := a.pumping
+	if a.open {
+		a.resetAs(http2.ErrCodeCancel, errDone)
+	}
+	c.flush()
+	c.mu.Unlock()
+	if a.pumped != nil {
+		body := x.Request.Body
+		if i, ok := body.(exchange.Interrupter); ok && pumping {
+			i.Interrupt()
+		}
+		<-a.pumped
+		if pumping {
+			// It ends the interruption and cannot fail.
+			_ = body.Close()
+		}
+	}
+	x.Request.Lent = false
+	// What Cancel says from here on does not concern this stream.
+	_ = x.Bind(nil)
+	c.mu.Lock()
+	a.discard()
+	c.mu.Unlock()
+	c.drop()
+}
+
+// answerBody is the body of an upstream's answer.
+type answerBody struct {
+	a   *call // nil when it was closed
+	err error
+}
+
+// Next returns the next piece of the body.
+func (b *answerBody) Next() ([]byte, error) {
+	if b.err != nil {
+		return nil, b.err
+	}
+	a := b.a
+	c := a.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for {
+		if a.readBy = a.requestBy; c.idleFor > 0 && !a.buffered() && !a.stream.ended {
+			a.moved = max(a.moved, a.wholeAt)
+			if at := max(a.moved, a.x.Times.FirstByte) + int64(c.idleFor); a.readBy == 0 || at < a.readBy {
+				a.readBy = at
+			}
+		}
+		if a.requestBy != 0 && !a.stream.ended && exchange.Now() >= a.requestBy {
+			b.err = wire.ErrTimeout
+			return nil, b.err
+		}
+		p, err := a.next()
+		if err == nil {
+			return p, nil
+		}
+		now := exchange.Now()
+		late := errors.Is(err, errLate) && (a.requestBy == 0 || now < a.requestBy)
+		if late && a.moved+int64(c.idleFor) > now {
+			continue // the request is making progress
+		}
+		b.err = b.broken(err)
+		return nil, b.err
+	}
+}
+
+// broken turns the end of the stream into what the body's reader is told.
+func (b *answerBody) broken(err error) error {
+	a := b.a
+	var reset resetError
+	switch {
+	case err == io.EOF:
+		a.x.Response.Trailer.CopyFrom(&a.trailer)
+		return io.EOF
+	case errors.Is(err, wire.ErrInterrupted):
+		if reason := a.x.Canceled(); reason != nil {
+			return reason
+		}
+		return err
+	case errors.Is(err, errLate):
+		if hopeless(a.pumpErr) {
+			return a.pumpErr
+		}
+		return wire.ErrTimeout
+	case errors.As(err, &reset) && !reset.remote:
+		return Malformed(reset.text)
+	}
+	return fmt.Errorf("%w: %w", ErrCut, err)
+}
+
+// Ready reports whether Next would return without waiting.
+func (b *answerBody) Ready() bool {
+	a := b.a
+	a.c.mu.Lock()
+	defer a.c.mu.Unlock()
+	return b.err != nil || a.buffered() || a.stream.ended || a.failure != nil
+}
+
+// Close ends the exchange's use of the stream. One whose answer was not read
+// to its end is reset.
+func (b *answerBody) Close() error {
+	if a := b.a; a != nil {
+		b.a = nil
+		b.err = io.ErrClosedPipe
+		a.finish()
+	}
+	return nil
+}
+
+var _ exchange.Ready = (*answerBody)(nil)

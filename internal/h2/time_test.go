@@ -1,0 +1,301 @@
+package h2
+
+import (
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/net/http2"
+
+	"gatehouse.dev/gatehouse/internal/exchange"
+	"gatehouse.dev/gatehouse/internal/wire"
+)
+
+// timed is the client's end of a connection under virtual time.
+type timed struct {
+	*raw
+	frames chan string // what came
+	doing  sync.WaitGroup
+}
+
+// background does something that may have to wait.
+func (c *timed) background(f func()) { c.doing.Go(f) }
+
+// read reads what comes in the background.
+func (c *timed) read() {
+	c.background(func() {
+		for {
+			s := c.next()
+			c.frames <- s
+			if s == "end" {
+				return
+			}
+		}
+	})
+}
+
+func (c *timed) wants(t *testing.T, want ...string) {
+	t.Helper()
+	for _, w := range want {
+		if got := <-c.frames; got != w {
+			t.Fatalf("%q, want %q", got, w)
+		}
+	}
+}
+
+// inTime runs a test under virtual time, with one connection to a server.
+func inTime(t *testing.T, l *Limits, handler func(*exchange.Exchange), f func(t *testing.T, c *timed, s *Server)) {
+	synctest.Test(t, func(t *testing.T) {
+		sweeper := wire.NewSweeper()
+		s := &Server{Handler: handler}
+		s.Limits.Store(l)
+		here, there := net.Pipe()
+		served := make(chan struct{})
+		go func() {
+			defer close(served)
+			s.Serve(wire.New(there, sweeper), &exchange.Client{})
+		}()
+		c := &timed{raw: newRaw(t, here), frames: make(chan string, 10000)}
+		f(t, c, s)
+		here.Close()
+		<-served
+		c.doing.Wait()
+		sweeper.Close()
+	})
+}
+
+// greet sends preface and settings.
+func (c *timed) greet(settings ...http2.Setting) {
+	c.background(func() {
+		io.WriteString(c.nc, preface)
+		c.fr.WriteSettings(settings...)
+		c.fr.WriteSettingsAck()
+	})
+	synctest.Wait()
+}
+
+func within(t *testing.T, since time.Time, want time.Duration) {
+	t.Helper()
+	if d := time.Since(since); d < want || d > want+3*wire.Tick {
+		t.Errorf("it took %v, want %v", d, want)
+	}
+}
+
+func TestIdleConnectionEnds(t *testing.T) {
+	l := tableLimits()
+	l.IdleTimeout = 30 * time.Second
+	inTime(t, l, echo, func(t *testing.T, c *timed, _ *Server) {
+		start := time.Now()
+		c.read()
+		c.greet()
+		c.wants(t, "goaway 0 NO_ERROR", "end")
+		within(t, start, l.IdleTimeout)
+	})
+}
+
+func TestSlowStart(t *testing.T) {
+	l := tableLimits()
+	l.HeaderTimeout = 10 * time.Second
+	for _, first := range []string{"", "PRI * HT", preface, preface + "\x00\x00\x06\x04\x00"} {
+		inTime(t, l, echo, func(t *testing.T, c *timed, _ *Server) {
+			start := time.Now()
+			c.read()
+			if first != "" {
+				io.WriteString(c.nc, first)
+			}
+			c.wants(t, "end")
+			within(t, start, l.HeaderTimeout)
+		})
+	}
+}
+
+func TestSlowHead(t *testing.T) {
+	l := tableLimits()
+	l.HeaderTimeout = 10 * time.Second
+	for _, how := range []string{"drip", "continuation"} {
+		inTime(t, l, echo, func(t *testing.T, c *timed, _ *Server) {
+			c.read()
+			c.greet()
+			start := time.Now()
+			block := append([]byte(nil), c.fields(with("x-a", strings.Repeat("b", 1000))...)...)
+			c.background(func() {
+				frame := appendFrame(nil, len(block), http2.FrameHeaders, http2.FlagHeadersEndStream, 1)
+				if how == "drip" {
+					for _, b := range append(frame, block...) {
+						if _, err := c.nc.Write([]byte{b}); err != nil {
+							return
+						}
+						time.Sleep(time.Second)
+					}
+					return
+				}
+				c.fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block, EndStream: true})
+				for range 10 {
+					time.Sleep(3 * time.Second)
+					if c.fr.WriteContinuation(1, false, c.fields("x-a", "b")) != nil {
+						return
+					}
+				}
+			})
+			c.wants(t, "end")
+			within(t, start, l.HeaderTimeout)
+		})
+	}
+}
+
+func TestSlowBody(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		limit func(*Limits)
+		every time.Duration
+		want  time.Duration
+	}{
+		{"no progress", func(l *Limits) { l.IdleTimeout = 20 * time.Second }, time.Hour, 20 * time.Second},
+		{"too slow", func(l *Limits) { l.BodyMinRate = 100 }, time.Second, rateGrace},
+		{"fast enough", func(l *Limits) { l.BodyMinRate, l.IdleTimeout = 1, 2*time.Second }, time.Second, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			l := tableLimits()
+			c.limit(l)
+			inTime(t, l, echo, func(t *testing.T, h *timed, _ *Server) {
+				h.read()
+				h.greet()
+				start := time.Now()
+				h.background(func() {
+					h.request(1, false, with(":method", "POST")...)
+					for i := range 60 {
+						h.fr.WriteData(1, i == 59, []byte("xx"))
+						if i < 59 {
+							time.Sleep(c.every)
+						}
+						if c.every == time.Hour {
+							return
+						}
+					}
+				})
+				if c.want == 0 {
+					h.wants(t, "headers 1 :status=200", "data 1 120 end")
+					return
+				}
+				h.wants(t, "headers 1 :status=408")
+				within(t, start, c.want)
+			})
+		})
+	}
+}
+
+// A client that lets the answer wait, by its window or by not reading, is
+// given up. One that waits for an answer is not.
+func TestStalledReader(t *testing.T) {
+	l := tableLimits()
+	l.IdleTimeout = 20 * time.Second
+	var broken chan error // made where time is virtual
+	handler := func(x *exchange.Exchange) {
+		x.Response.Status = 200
+		x.Response.SetBody(make([]byte, 1<<20))
+		if err := x.Down.WriteHead(x); err != nil {
+			broken <- err
+			return
+		}
+		_, err := x.Down.WriteFrom(x)
+		x.Down.Abort()
+		broken <- err
+	}
+	t.Run("no window", func(t *testing.T) {
+		inTime(t, l, handler, func(t *testing.T, c *timed, _ *Server) {
+			broken = make(chan error, 1)
+			c.read()
+			c.greet(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
+			start := time.Now()
+			c.request(1, true, simple...)
+			c.wants(t, "headers 1 :status=200", "reset 1 INTERNAL_ERROR")
+			within(t, start, l.IdleTimeout)
+			if err := <-broken; err != wire.ErrTimeout {
+				t.Error(err)
+			}
+		})
+	})
+	t.Run("a byte at a time", func(t *testing.T) {
+		inTime(t, l, handler, func(t *testing.T, c *timed, _ *Server) {
+			broken = make(chan error, 1)
+			c.read()
+			c.greet(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
+			start := time.Now()
+			c.request(1, true, simple...)
+			stop := make(chan bool)
+			c.background(func() {
+				for {
+					select {
+					case <-stop:
+						return
+					case <-time.After(3 * time.Second):
+						c.fr.WriteWindowUpdate(1, 1)
+					}
+				}
+			})
+			if err := <-broken; err != wire.ErrTimeout {
+				t.Error(err)
+			}
+			close(stop)
+			within(t, start, l.IdleTimeout)
+		})
+	})
+	t.Run("not reading", func(t *testing.T) {
+		inTime(t, l, handler, func(t *testing.T, c *timed, _ *Server) {
+			broken = make(chan error, 1)
+			go func() {
+				b := make([]byte, 51+13+9+100) // what a server begins with
+				c.nc.Read(b)
+			}()
+			c.greet(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1 << 30})
+			start := time.Now()
+			c.background(func() { c.request(1, true, simple...) })
+			if err := <-broken; err == nil {
+				t.Error("no error")
+			}
+			within(t, start, l.IdleTimeout)
+		})
+	})
+	t.Run("waiting", func(t *testing.T) {
+		inTime(t, l, func(x *exchange.Exchange) {
+			time.Sleep(time.Hour)
+			reply(x, "late")
+		}, func(t *testing.T, c *timed, _ *Server) {
+			c.read()
+			c.greet()
+			c.request(1, true, simple...)
+			c.wants(t, "headers 1 :status=200", "data 1 4 end")
+		})
+	})
+}
+
+// Clients that do not answer the PING are told the end of it all the same.
+func TestDrainWithoutPong(t *testing.T) {
+	var let chan bool // made where time is virtual
+	inTime(t, tableLimits(), func(x *exchange.Exchange) { <-let; reply(x, "done") }, func(t *testing.T, c *timed, s *Server) {
+		let = make(chan bool)
+		c.read()
+		c.greet()
+		c.request(1, true, simple...)
+		synctest.Wait()
+		start := time.Now()
+		s.Drain()
+		c.wants(t, "goaway 2147483647 NO_ERROR")
+		c.request(3, true, simple...) // it was on its way
+		c.wants(t, "goaway 3 NO_ERROR")
+		within(t, start, drainTime)
+		c.request(5, true, simple...) // it is ignored
+		let <- true
+		let <- true
+		for range 4 {
+			if got := <-c.frames; !strings.HasPrefix(got, "headers") && !strings.HasPrefix(got, "data") {
+				t.Error(got)
+			}
+		}
+		c.wants(t, "end")
+	})
+}
