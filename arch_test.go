@@ -147,14 +147,11 @@ github.com/fsnotify/fsnotify < app certs
 github.com/caddyserver/certmagic < certs
 github.com/mholt/acmez < certs
 go.uber.org/zap < certs
-golang.org/x/crypto < certs
+golang.org/x/crypto < certs password
 github.com/miekg/dns < certs
 
 # System calls that package syscall does not have.
 golang.org/x/sys < wire front test/*
-
-# Hashes of passwords that the standard library does not have.
-golang.org/x/crypto < password
 
 # Protocol pieces: HPACK, frames, HTTP/3.
 golang.org/x/net < front h2 upstream

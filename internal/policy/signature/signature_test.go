@@ -179,11 +179,9 @@ func TestSignatures(t *testing.T) {
 			return set(q, "Signature", strings.Replace(value(q, "Signature"), "sig1", "sig2", 1))
 		}), 401},
 		{"a signature without its input", after(with(get()), func(q policytest.Request) policytest.Request { return set(q, "Signature-Input", "") }), 401},
-		{"what is no dictionary", after(with(get()), func(q policytest.Request) policytest.Request { return set(q, "Signature", "sig1=AAAA") }), 401},
+		{"what is no dictionary", set(with(get()), "Signature", "sig1=AAAA"), 401},
 		{"a signature cut short", after(with(get(), func(m *message) { m.query = "a=11" }), func(q policytest.Request) policytest.Request { return set(q, "Signature", "sig1=:AAAA:") }), 401},
-		{"an endless one", after(with(get()), func(q policytest.Request) policytest.Request {
-			return set(q, "Signature", "sig1=:"+strings.Repeat("A", 1<<14)+":")
-		}), 401},
+		{"an endless one", set(with(get()), "Signature", "sig1=:"+strings.Repeat("A", 1<<14)+":"), 401},
 		{"with a nonce and a tag", with(get(), func(m *message) { m.path, m.params = "/nonce/1", m.params+`;nonce="1";tag="shop"` }), 200},
 		{"without the nonce", with(get(), func(m *message) { m.path, m.params = "/nonce/1", m.params+`;tag="shop"` }), 401},
 		{"for another purpose", with(get(), func(m *message) { m.path, m.params = "/nonce/1", m.params+`;nonce="2";tag="bank"` }), 401},
