@@ -50,6 +50,8 @@ policy/allof < policy identify
 policy/anyof < policy identify
 policy/apikey < policy exchange identify
 policy/basic < policy exchange identify password
+policy/forwardauth < policy exchange identify fetch
+policy/introspect < policy exchange identify jose fetch
 policy/jwt < policy exchange identify jose fetch
 policy/mtls < policy exchange identify
 policy/signature < policy exchange identify

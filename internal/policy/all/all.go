@@ -8,7 +8,9 @@ import (
 	"gatehouse.dev/gatehouse/internal/policy/anyof"
 	"gatehouse.dev/gatehouse/internal/policy/apikey"
 	"gatehouse.dev/gatehouse/internal/policy/basic"
+	"gatehouse.dev/gatehouse/internal/policy/forwardauth"
 	"gatehouse.dev/gatehouse/internal/policy/headers"
+	"gatehouse.dev/gatehouse/internal/policy/introspect"
 	"gatehouse.dev/gatehouse/internal/policy/jwt"
 	"gatehouse.dev/gatehouse/internal/policy/mtls"
 	"gatehouse.dev/gatehouse/internal/policy/requestid"
@@ -24,12 +26,14 @@ func Catalog() *policy.Catalog {
 
 		// identify: each that stands in a plan has to prove who asks, so that
 		// the order decides only who is asked first
-		mtls.Kind(),      // what the connection has proved already
-		apikey.Kind(),    // a look-up is the cheapest refusal
-		jwt.Kind(),       // then a signature
-		signature.Kind(), // which wants the whole body
-		basic.Kind(),     // last what takes milliseconds
-		allof.Kind(),     // made of those above
+		mtls.Kind(),       // what the connection has proved already
+		apikey.Kind(),     // a look-up is the cheapest refusal
+		jwt.Kind(),        // then a signature
+		signature.Kind(),  // which wants the whole body
+		introspect.Kind(), // these ask somebody else
+		forwardauth.Kind(),
+		basic.Kind(), // last what takes milliseconds
+		allof.Kind(), // made of those above
 		anyof.Kind(),
 
 		// transform

@@ -2,9 +2,6 @@ package jwt
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -60,7 +57,7 @@ func (s *Issuer) compile(env *policy.Env, c *Config) (*issuer, []error) {
 		return out, append(faults, f...)
 	}
 	if faults == nil {
-		out.source = env.Keep("keys "+fingerprint(s.Issuer, s.JWKSURL, c.Refresh, c.Cooldown, c.HTTP), func() any {
+		out.source = env.Keep("keys "+identify.Fingerprint(s.Issuer, s.JWKSURL, c.Refresh, c.Cooldown, c.HTTP), func() any {
 			return jose.NewSource(env.Log.With("issuer", s.Issuer), jose.Timing{
 				Refresh: c.Refresh.D(), Cooldown: c.Cooldown.D(), Patience: patience,
 			}, load)
@@ -173,18 +170,6 @@ func (i *issuer) find(kid, alg string) ([]*jose.Key, error) {
 		return keys, nil
 	}
 	return i.source.Find(kid, alg)
-}
-
-// fingerprint is a hash of settings, of which some may be secret, to tell
-// those that changed.
-func fingerprint(settings ...any) string {
-	h := sha256.New()
-	e := json.NewEncoder(h)
-	for _, s := range settings {
-		// Structs of texts, numbers and lists of them: nothing fails.
-		_ = e.Encode(s)
-	}
-	return hex.EncodeToString(h.Sum(nil)[:16])
 }
 
 // secrets takes part in fingerprints for what they do not show themselves.

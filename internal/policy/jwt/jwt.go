@@ -161,7 +161,7 @@ func (c *Config) Compile(env *policy.Env) (policy.Policy, error) {
 	}
 	m.types = typesOf(c.Types)
 	if c.Cache > 0 {
-		m.cache = env.Keep(m.cacheKey(), func() any { return newCache(c.Cache) }).(*cache)
+		m.cache = env.Keep(m.cacheKey(), func() any { return identify.NewTokens[verified](c.Cache) }).(*identify.Tokens[verified])
 	}
 	return step, nil
 }

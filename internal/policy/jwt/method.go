@@ -20,7 +20,7 @@ type method struct {
 	types     []string // in lower case
 	leeway    int64    // seconds
 	bound     *identify.Binding
-	cache     *cache // nil: nothing is remembered
+	cache     *identify.Tokens[verified] // nil: nothing is remembered
 	consumers consumers
 }
 
@@ -30,6 +30,19 @@ func typesOf(list policy.StringList) []string {
 		types[i] = strings.TrimPrefix(strings.ToLower(t), "application/")
 	}
 	return types
+}
+
+// verified is a token that has been verified, and what it says. Nothing writes
+// to it.
+type verified struct {
+	until   int64     // seconds since 1970
+	key     *jose.Key // what the token says is void once the key is gone
+	issuer  string
+	subject string
+	scopes  []string
+	groups  []string
+	claims  map[string]any
+	cnf     identify.Confirmation
 }
 
 // cacheKey names the cache of all uses with the same settings.
@@ -44,7 +57,7 @@ func (m *method) cacheKey() string {
 			secrets = append(secrets, k.secrets())
 		}
 	}
-	return "tokens " + fingerprint(c, secrets)
+	return "tokens " + identify.Fingerprint(c, secrets)
 }
 
 func (m *method) Prove(x *exchange.Exchange) error {
@@ -56,12 +69,12 @@ func (m *method) Prove(x *exchange.Exchange) error {
 		return identify.ErrNone
 	}
 	now := time.Now().Unix()
-	v := m.cache.get(text, now)
-	if v == nil {
+	v := m.cache.Get(text, now)
+	if v == nil || v.key.Gone() {
 		if v, err = m.verify(text, now); err != nil {
 			return err
 		}
-		m.cache.put(v, now)
+		m.cache.Put(text, v, now, v.until)
 	}
 	if err := m.bound.Check(x, scheme, text, &v.cnf); err != nil {
 		return m.refuse(err)
@@ -135,7 +148,7 @@ func (m *method) verify(text string, now int64) (*verified, error) {
 		// Whoever has a token that was signed is not guessing.
 		return nil, &identify.Refusal{Cause: err, Uncounted: true}
 	}
-	v.token, v.key = text, key
+	v.key = key
 	return v, nil
 }
 
@@ -162,19 +175,19 @@ func (m *method) claims(t *jose.Token, i *issuer, now int64) (*verified, error) 
 	case iat > now+m.leeway:
 		return nil, fmt.Errorf("the token is issued %d s in the future", iat-now)
 	}
-	if err := audience(t.Claims["aud"], i.audience); err != nil {
-		return nil, err
+	if !identify.Meant(t.Claims["aud"], i.audience) {
+		return nil, fmt.Errorf("the token is for %q", t.Claims["aud"])
 	}
 	subject, _ := identify.Claim(t.Claims, m.config.SubjectClaim).(string)
 	if subject == "" {
 		return nil, fmt.Errorf("the token has no %q", m.config.SubjectClaim)
 	}
-	v := &verified{issuer: i.name, subject: subject, claims: t.Claims, scopes: scopes(t.Claims)}
+	v := &verified{issuer: i.name, subject: subject, claims: t.Claims, scopes: identify.Scopes(t.Claims)}
 	if v.cnf, err = identify.ReadConfirmation(t.Claims); err != nil {
 		return nil, err
 	}
 	if m.config.GroupsClaim != "" {
-		v.groups = texts(identify.Claim(t.Claims, m.config.GroupsClaim))
+		v.groups = identify.Texts(identify.Claim(t.Claims, m.config.GroupsClaim))
 	}
 	// No further than a day: an endless token is looked at again.
 	v.until = now + 86400
@@ -202,51 +215,6 @@ func moment(t *jose.Token, name string) (int64, error) {
 		}
 	}
 	return 0, fmt.Errorf("the token's %q is no time", name)
-}
-
-func audience(claim any, wanted []string) error {
-	if wanted == nil {
-		return nil
-	}
-	switch v := claim.(type) {
-	case string:
-		if slices.Contains(wanted, v) {
-			return nil
-		}
-	case []any:
-		for _, e := range v {
-			if s, ok := e.(string); ok && slices.Contains(wanted, s) {
-				return nil
-			}
-		}
-	}
-	return fmt.Errorf("the token is for %q", claim)
-}
-
-// scopes reads "scope" (RFC 8693, section 4.2), or "scp" which others write.
-func scopes(claims map[string]any) []string {
-	if s, ok := claims["scope"].(string); ok {
-		return strings.Fields(s)
-	}
-	if s, ok := claims["scp"].(string); ok {
-		return strings.Fields(s)
-	}
-	return texts(claims["scp"])
-}
-
-// texts returns the texts of a list, or the one that stands for it.
-func texts(v any) (list []string) {
-	switch v := v.(type) {
-	case string:
-		return []string{v}
-	case []any:
-		for _, e := range v {
-			if s, ok := e.(string); ok {
-				list = append(list, s)
-			}
-		}
-	}
-	return list
 }
 
 func (m *method) Place() string { return m.place.String() }
