@@ -54,6 +54,7 @@ policy/forwardauth < policy exchange identify fetch
 policy/introspect < policy exchange identify jose fetch
 policy/jwt < policy exchange identify jose fetch
 policy/mtls < policy exchange identify
+policy/oidc < policy exchange identify jose fetch
 policy/signature < policy exchange identify
 
 # What ways to prove who asks have in common. It knows none of them.

@@ -13,6 +13,7 @@ import (
 	"gatehouse.dev/gatehouse/internal/policy/introspect"
 	"gatehouse.dev/gatehouse/internal/policy/jwt"
 	"gatehouse.dev/gatehouse/internal/policy/mtls"
+	"gatehouse.dev/gatehouse/internal/policy/oidc"
 	"gatehouse.dev/gatehouse/internal/policy/requestid"
 	"gatehouse.dev/gatehouse/internal/policy/signature"
 )
@@ -33,6 +34,7 @@ func Catalog() *policy.Catalog {
 		introspect.Kind(), // these ask somebody else
 		forwardauth.Kind(),
 		basic.Kind(), // last what takes milliseconds
+		oidc.Kind(),  // who has nothing else is asked to sign in
 		allof.Kind(), // made of those above
 		anyof.Kind(),
 
