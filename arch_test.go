@@ -55,6 +55,8 @@ policy/introspect < policy exchange identify jose fetch
 policy/jwt < policy exchange identify jose fetch
 policy/mtls < policy exchange identify
 policy/oidc < policy exchange identify jose fetch
+policy/outboundauth < policy exchange identify jose fetch
+policy/jwks < policy exchange jose
 policy/signature < policy exchange identify
 
 # What ways to prove who asks have in common. It knows none of them.

@@ -11,37 +11,50 @@ import (
 	"gatehouse.dev/gatehouse/internal/policy"
 )
 
+// Source is something that is known of who asks, by the name that settings
+// have for it.
+type Source struct {
+	what string // consumer, subject, method, credential, groups, scopes, labels or claims
+	name string // of the label or claim
+}
+
+// ParseSource reads the name of a source.
+func ParseSource(text string) (s Source, f *policy.Fault) {
+	what, rest, named := strings.Cut(text, ".")
+	switch what {
+	case "consumer", "subject", "method", "credential", "groups", "scopes":
+		if named {
+			return s, &policy.Fault{Text: fmt.Sprintf("%q: %s has no parts", text, what), Hint: "write " + what}
+		}
+	case "labels", "claims":
+		if rest == "" {
+			return s, &policy.Fault{Text: fmt.Sprintf("%q names no part of the %s", text, what), Hint: "write " + what + ".NAME"}
+		}
+	default:
+		return s, &policy.Fault{Text: fmt.Sprintf("%q is not known of who asks", text), Hint: "write consumer, subject, method, credential, groups, scopes, labels.NAME or claims.NAME"}
+	}
+	return Source{what, rest}, nil
+}
+
 // field is a header field that tells the service who asks.
 type field struct {
 	exchange.Field
-	what string // consumer, subject, method, credential, groups, scopes, labels or claims
-	name string // of the label or claim
+	Source
 }
 
 // compileFields reads the settings "headers".
 func compileFields(settings map[string]string) (fields []field, faults []error) {
 	for _, name := range slices.Sorted(maps.Keys(settings)) {
-		source := settings[name]
-		what, rest, named := strings.Cut(source, ".")
-		f := policy.CheckField(name)
-		switch what {
-		case "consumer", "subject", "method", "credential", "groups", "scopes":
-			if named {
-				f = &policy.Fault{Text: fmt.Sprintf("%q: %s has no parts", source, what), Hint: "write " + what}
-			}
-		case "labels", "claims":
-			if rest == "" {
-				f = &policy.Fault{Text: fmt.Sprintf("%q names no part of the %s", source, what), Hint: "write " + what + ".NAME"}
-			}
-		default:
-			f = &policy.Fault{Text: fmt.Sprintf("%q is not known of who asks", source), Hint: "write consumer, subject, method, credential, groups, scopes, labels.NAME or claims.NAME"}
+		source, f := ParseSource(settings[name])
+		if bad := policy.CheckField(name); bad != nil {
+			f = bad
 		}
 		if f != nil {
 			f.Field = "headers." + name
 			faults = append(faults, f)
 			continue
 		}
-		fields = append(fields, field{exchange.Field{Name: name, Known: exchange.LookupKnown(name)}, what, rest})
+		fields = append(fields, field{exchange.Field{Name: name, Known: exchange.LookupKnown(name)}, source})
 	}
 	return fields, faults
 }
@@ -52,7 +65,7 @@ func (s *Step) tell(x *exchange.Exchange) {
 	for i := range s.fields {
 		f := s.fields[i]
 		x.Request.Header.Del(f.Name)
-		value, ok := f.value(&x.Who)
+		value, ok := f.Text(&x.Who)
 		if !ok || value == "" || policy.CheckValue(value) != nil {
 			continue
 		}
@@ -62,8 +75,9 @@ func (s *Step) tell(x *exchange.Exchange) {
 	}
 }
 
-func (f *field) value(who *exchange.Who) (string, bool) {
-	switch f.what {
+// Text returns what is known as one text, and false when it cannot be one.
+func (s *Source) Text(who *exchange.Who) (string, bool) {
+	switch s.what {
 	case "consumer":
 		return who.Consumer, true
 	case "subject":
@@ -77,9 +91,27 @@ func (f *field) value(who *exchange.Who) (string, bool) {
 	case "scopes":
 		return strings.Join(who.Scopes, " "), true // a scope has no space (RFC 6749, section 3.3)
 	case "labels":
-		return who.Labels[f.name], true
+		return who.Labels[s.name], true
 	}
-	return scalar(Claim(who.Claims, f.name))
+	return scalar(Claim(who.Claims, s.name))
+}
+
+// Value returns what is known as it is: a text, a list, or what a claim holds;
+// nil when nothing is known.
+func (s *Source) Value(who *exchange.Who) any {
+	switch s.what {
+	case "groups":
+		if len(who.Groups) == 0 {
+			return nil
+		}
+		return who.Groups
+	case "claims":
+		return Claim(who.Claims, s.name)
+	}
+	if text, _ := s.Text(who); text != "" {
+		return text
+	}
+	return nil
 }
 
 // Claim returns a claim by its name, or by the names of the way to it with dots

@@ -11,9 +11,11 @@ import (
 	"gatehouse.dev/gatehouse/internal/policy/forwardauth"
 	"gatehouse.dev/gatehouse/internal/policy/headers"
 	"gatehouse.dev/gatehouse/internal/policy/introspect"
+	"gatehouse.dev/gatehouse/internal/policy/jwks"
 	"gatehouse.dev/gatehouse/internal/policy/jwt"
 	"gatehouse.dev/gatehouse/internal/policy/mtls"
 	"gatehouse.dev/gatehouse/internal/policy/oidc"
+	"gatehouse.dev/gatehouse/internal/policy/outboundauth"
 	"gatehouse.dev/gatehouse/internal/policy/requestid"
 	"gatehouse.dev/gatehouse/internal/policy/signature"
 )
@@ -40,6 +42,8 @@ func Catalog() *policy.Catalog {
 
 		// transform
 		headers.Kind(), // what goes on is changed when everything has been decided
+		jwks.Kind(),
+		outboundauth.Kind(), // last: it may sign what the others have left
 
 		// report
 		accesslog.Kind(), // last: it tells what all others did
