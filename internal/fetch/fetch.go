@@ -81,9 +81,9 @@ type Client struct {
 	most int64
 }
 
-// New returns a client. It reads the files that the settings name; the faults
-// are those of the settings.
-func New(s Settings) (*Client, error) {
+// TLS returns how connections are secured. It reads the files that the
+// settings name; the faults are those of the settings.
+func (s *Settings) TLS() (*tls.Config, error) {
 	var faults []error
 	t := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: s.ServerName}
 	if s.CAFile != "" {
@@ -102,19 +102,31 @@ func New(s Settings) (*Client, error) {
 		}
 		t.Certificates = []tls.Certificate{pair}
 	}
-	if faults != nil {
-		return nil, errors.Join(faults...)
-	}
-	d := &net.Dialer{Timeout: s.Timeout.D(), Control: func(_, address string, _ syscall.RawConn) error {
-		return allowed(address, s.LinkLocal)
+	return t, errors.Join(faults...)
+}
+
+// Dialer returns what connects, to allowed addresses only.
+func (s *Settings) Dialer() *net.Dialer {
+	linkLocal := s.LinkLocal
+	return &net.Dialer{Timeout: s.Timeout.D(), Control: func(_, address string, _ syscall.RawConn) error {
+		return allowed(address, linkLocal)
 	}}
+}
+
+// New returns a client. It reads the files that the settings name; the faults
+// are those of the settings.
+func New(s Settings) (*Client, error) {
+	t, err := s.TLS()
+	if err != nil {
+		return nil, err
+	}
 	return &Client{
 		most: int64(s.MaxBody),
 		http: &http.Client{
 			Timeout:       s.Timeout.D(),
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 			Transport: &http.Transport{
-				DialContext:            d.DialContext,
+				DialContext:            s.Dialer().DialContext,
 				TLSClientConfig:        t,
 				ForceAttemptHTTP2:      true,
 				DisableCompression:     true, // an answer is as large as it says
