@@ -53,6 +53,7 @@ policy/basic < policy exchange identify password
 policy/forwardauth < policy exchange identify fetch
 policy/introspect < policy exchange identify jose fetch
 policy/jwt < policy exchange identify jose fetch
+policy/ldap < policy exchange identify fetch
 policy/mtls < policy exchange identify
 policy/oidc < policy exchange identify jose fetch
 policy/outboundauth < policy exchange identify jose fetch
@@ -157,6 +158,9 @@ github.com/miekg/dns < certs
 
 # System calls that package syscall does not have.
 golang.org/x/sys < wire front test/*
+
+# The protocol of directories.
+github.com/go-ldap/ldap < policy/ldap
 
 # Protocol pieces: HPACK, frames, HTTP/3.
 golang.org/x/net < front h2 upstream

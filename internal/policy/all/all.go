@@ -13,6 +13,7 @@ import (
 	"gatehouse.dev/gatehouse/internal/policy/introspect"
 	"gatehouse.dev/gatehouse/internal/policy/jwks"
 	"gatehouse.dev/gatehouse/internal/policy/jwt"
+	"gatehouse.dev/gatehouse/internal/policy/ldap"
 	"gatehouse.dev/gatehouse/internal/policy/mtls"
 	"gatehouse.dev/gatehouse/internal/policy/oidc"
 	"gatehouse.dev/gatehouse/internal/policy/outboundauth"
@@ -36,6 +37,7 @@ func Catalog() *policy.Catalog {
 		introspect.Kind(), // these ask somebody else
 		forwardauth.Kind(),
 		basic.Kind(), // last what takes milliseconds
+		ldap.Kind(),
 		oidc.Kind(),  // who has nothing else is asked to sign in
 		allof.Kind(), // made of those above
 		anyof.Kind(),
