@@ -291,10 +291,11 @@ func (b *Binding) fresh(nonce string, now int64) bool {
 
 // askNonce tells the client which nonce to use (RFC 9449, section 9).
 func (b *Binding) askNonce(now int64) error {
-	p := refusal("credential_nonce", "The proof has to hold the nonce of this answer.", `DPoP error="use_dpop_nonce"`)
-	p.Fields = append(p.Fields, exchange.Field{Name: "DPoP-Nonce", Value: b.nonce(now / nonceTime)})
-	p.Cause = errors.New("the proof has no nonce, or an old one")
-	return p
+	return &exchange.Problem{
+		Status: 401, Code: "credential_nonce", Side: exchange.SideClient,
+		Detail: "The proof has to hold the nonce of this answer.", Cause: errors.New("the proof has no nonce, or an old one"),
+		Fields: append(challenge(`DPoP error="use_dpop_nonce"`), exchange.Field{Name: "DPoP-Nonce", Value: b.nonce(now / nonceTime)}),
+	}
 }
 
 // Remove takes the proof, and the token with its scheme, out of the request.

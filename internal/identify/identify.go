@@ -98,19 +98,19 @@ func New(env *policy.Env, m Method, guard *Guard, o Options) (*Step, error) {
 	if err := errors.Join(append(faults, more...)...); err != nil {
 		return nil, err
 	}
-	s.missing = refusal("credential_missing", "The request has no credential that this route asks for.", m.Challenge(false))
-	s.wrong = refusal("credential_invalid", "The credential of the request is not valid.", m.Challenge(true))
+	s.missing = &exchange.Problem{
+		Status: 401, Code: "credential_missing", Side: exchange.SideClient,
+		Detail: "The request has no credential that this route asks for.", Fields: challenge(m.Challenge(false)),
+	}
+	s.wrong = &exchange.Problem{
+		Status: 401, Code: "credential_invalid", Side: exchange.SideClient,
+		Detail: "The credential of the request is not valid.", Fields: challenge(m.Challenge(true)),
+	}
 	return s, nil
 }
 
-func refusal(code, detail string, challenges ...string) *exchange.Problem {
-	p := &exchange.Problem{Status: 401, Code: code, Side: exchange.SideClient, Detail: detail}
-	for _, c := range challenges {
-		if c != "" {
-			p.Fields = append(p.Fields, exchange.Field{Name: "WWW-Authenticate", Value: c, Known: exchange.WWWAuthenticate})
-		}
-	}
-	return p
+func challenge(text string) []exchange.Field {
+	return []exchange.Field{{Name: "WWW-Authenticate", Value: text, Known: exchange.WWWAuthenticate}}
 }
 
 var _ policy.OnRequest = (*Step)(nil)

@@ -64,7 +64,9 @@ func block(k *policy.Kind, d docs) string {
 	v := reflect.ValueOf(k.New()).Elem()
 	p := &page{docs: d, seen: make(map[reflect.Type]bool)}
 	p.section("", k.Name, v.Type(), v, 3)
-	return strings.TrimRight(p.String(), "\n") + "\n"
+	// The list of policies is a part of another page.
+	text := strings.ReplaceAll(p.String(), "[policies](#policies)", "policies")
+	return strings.TrimRight(text, "\n") + "\n"
 }
 
 type page struct {

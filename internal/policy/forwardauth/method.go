@@ -94,10 +94,11 @@ func (m *method) proved(x *exchange.Exchange, a *fetch.Answer) error {
 // refused is the problem of an answer that refuses.
 func (m *method) refused(a *fetch.Answer) error {
 	p := &exchange.Problem{
-		Status: a.Status, Code: "access_refused", Side: exchange.SideClient,
+		Status: 403, Code: "access_refused", Side: exchange.SideClient,
 		Detail: "The request is not allowed.", Cause: fmt.Errorf("the service answers with status %d", a.Status),
 		Fields: m.fields(a),
 	}
+	p.Status = a.Status
 	if a.Status == 401 && a.Header.Get("WWW-Authenticate") == "" {
 		p.Fields = append(p.Fields, exchange.Field{Name: "WWW-Authenticate", Value: m.Challenge(true), Known: exchange.WWWAuthenticate})
 	}
