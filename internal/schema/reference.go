@@ -54,7 +54,7 @@ func policyPage(k *policy.Kind, d docs) []byte {
 	}
 	p.WriteString("\n\n")
 	p.section("Settings", k.Name, v.Type(), v, 2)
-	return []byte(strings.TrimRight(p.String(), "\n") + "\n")
+	return []byte(p.alone())
 }
 
 // ConfigBlock returns the table of a policy's settings for its README.
@@ -64,9 +64,12 @@ func block(k *policy.Kind, d docs) string {
 	v := reflect.ValueOf(k.New()).Elem()
 	p := &page{docs: d, seen: make(map[reflect.Type]bool)}
 	p.section("", k.Name, v.Type(), v, 3)
-	// The list of policies is a part of another page.
-	text := strings.ReplaceAll(p.String(), "[policies](#policies)", "policies")
-	return strings.TrimRight(text, "\n") + "\n"
+	return p.alone()
+}
+
+// alone is the page without links to parts that it does not have.
+func (p *page) alone() string {
+	return strings.TrimRight(strings.ReplaceAll(p.String(), "[policies](#policies)", "policies"), "\n") + "\n"
 }
 
 type page struct {
