@@ -57,11 +57,38 @@ policy/quota < policy exchange limit key
 policy/idempotency < policy exchange key replay
 policy/authorize < policy exchange expr
 
+# Ways to prove who asks have much in common, and it must be the same in all:
+# the step, the answers, the limits on guessing, and what tokens are made of.
+# These rooms know no policy and keep no settings.
+policy/allof < policy identify
+policy/anyof < policy identify
+policy/apikey < policy exchange identify
+policy/basic < policy exchange identify password
+policy/forwardauth < policy exchange identify fetch
+policy/introspect < policy exchange identify jose fetch
+policy/jwt < policy exchange identify jose fetch
+policy/ldap < policy exchange identify fetch
+policy/mtls < policy exchange identify
+policy/oidc < policy exchange identify jose fetch
+policy/outboundauth < policy exchange identify jose fetch
+policy/jwks < policy exchange jose
+policy/signature < policy exchange identify
+
+# What ways to prove who asks have in common. It knows none of them.
+identify < policy exchange jose !net/http
+
+# Signed tokens and keys, of whoever's.
+jose < !net/http
+
+# Requests that the gateway makes itself: the one place that knows which
+# addresses they may go to. Its settings are part of those of policies.
+fetch < policy
+
 # The ordered list of kinds, and nothing else.
 policy/all < policy policy/*
 
 # The suite and the script harness run policies in a whole gateway.
-policy/policytest < exchange policy config gateway observe router upstream wire
+policy/policytest < exchange policy config consumer gateway observe router upstream wire
 
 # The language is plain data. It knows the contract, so that policies are
 # decoded by their own structs, and no concrete policy.
@@ -118,6 +145,14 @@ certs < exchange config
 # What enters the gateway. It hands exchanges to a function and does not know
 # what becomes of them.
 front < exchange wire h1 h2 proxyproto config certs observe
+
+# Who may call. Credentials are no part of a snapshot, and how they come with
+# a request is the policies' business.
+consumer < exchange config password
+
+# Hashes of passwords and what they may cost: needed where they are kept and
+# where they are compared.
+password < !net/http
 
 # Where config becomes a snapshot, and the only place where both halves meet.
 # No protocol and no concrete policy.
@@ -181,11 +216,14 @@ github.com/fsnotify/fsnotify < app certs
 github.com/caddyserver/certmagic < certs
 github.com/mholt/acmez < certs
 go.uber.org/zap < certs
-golang.org/x/crypto < certs
+golang.org/x/crypto < certs password
 github.com/miekg/dns < certs
 
 # System calls that package syscall does not have.
 golang.org/x/sys < wire front test/*
+
+# The protocol of directories.
+github.com/go-ldap/ldap < policy/ldap
 
 # Protocol pieces: HPACK, frames, HTTP/3. The list of public suffixes tells a
 # wildcard over one's own hosts from one over everybody's.

@@ -51,6 +51,8 @@ func (a *App) service(name string) any {
 		if a.stores.data != nil {
 			return a.stores.data.store
 		}
+	case "consumers":
+		return a.callers
 	}
 	return nil
 }

@@ -17,6 +17,7 @@ import (
 	"gatehouse.dev/gatehouse/internal/admin"
 	"gatehouse.dev/gatehouse/internal/certs"
 	"gatehouse.dev/gatehouse/internal/config"
+	"gatehouse.dev/gatehouse/internal/consumer"
 	"gatehouse.dev/gatehouse/internal/front"
 	"gatehouse.dev/gatehouse/internal/gateway"
 	"gatehouse.dev/gatehouse/internal/observe"
@@ -53,6 +54,7 @@ type App struct {
 
 	log     *observe.Log
 	metrics *observe.Metrics
+	callers *consumer.Index
 	sweeper *wire.Sweeper
 	certs   *certs.Store
 	gateway *gateway.Gateway
@@ -78,6 +80,7 @@ func New(source Source, version string, stderr io.Writer) (*App, error) {
 	a := &App{source: source, version: version, started: time.Now()}
 	a.log = observe.NewLog(cfg.Observe.Log, stderr)
 	a.metrics = observe.NewMetrics(cfg.Observe.Metrics)
+	a.callers = consumer.New()
 	a.sweeper = wire.NewSweeper()
 	a.certs = certs.New(certs.Options{Log: a.log.Logger})
 	memory := upstream.NewMemory()
@@ -162,9 +165,13 @@ func (a *App) apply(cfg *config.Config, faults config.Faults) config.Faults {
 		a.stores = oldStores
 		stores.release(oldStores)
 	}
-	pending, more := a.gateway.Compile(cfg)
+	callers, more := a.callers.Prepare(cfg)
 	faults = append(faults, more...)
-	if pending == nil {
+	pending, more := a.gateway.Compile(cfg)
+	if faults = append(faults, more...); faults.Fatal() {
+		if pending != nil {
+			pending.Discard()
+		}
 		undo()
 		return faults
 	}
@@ -196,6 +203,7 @@ func (a *App) apply(cfg *config.Config, faults config.Faults) config.Faults {
 		return fail("admin.address", err)
 	}
 
+	callers.Commit()
 	pending.Commit()
 	change.Commit()
 	pairs.Commit()

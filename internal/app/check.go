@@ -4,6 +4,7 @@ import (
 	"io"
 
 	"gatehouse.dev/gatehouse/internal/config"
+	"gatehouse.dev/gatehouse/internal/consumer"
 	"gatehouse.dev/gatehouse/internal/durable"
 	"gatehouse.dev/gatehouse/internal/exchange"
 	"gatehouse.dev/gatehouse/internal/gateway"
@@ -30,13 +31,21 @@ func examine(cfg *config.Config, faults config.Faults) config.Faults {
 	sweeper := wire.NewSweeper()
 	defer sweeper.Close()
 	log := observe.NewLog(cfg.Observe.Log, io.Discard).Logger
+	callers := consumer.New()
 	g := gateway.New(gateway.Deps{
 		Log: log, Metrics: observe.NewMetrics(cfg.Observe.Metrics),
-		Service: func(name string) any { return unreached(name, cfg) },
+		Service: func(name string) any {
+			if name == "consumers" {
+				return callers
+			}
+			return unreached(name, cfg)
+		},
 		Upstream: func(name string, cfg *config.Upstream) (gateway.Upstream, error) {
 			return upstream.New(name, cfg, upstream.Options{Sweeper: sweeper, Log: log})
 		},
 	})
+	_, more := callers.Prepare(cfg)
+	faults = append(faults, more...)
 	pending, more := g.Compile(cfg)
 	if pending != nil {
 		pending.Discard()

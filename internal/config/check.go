@@ -32,6 +32,7 @@ func check(c *Config, found Faults) Faults {
 	k.failovers(used)
 	k.listeners(used)
 	k.upstreams(used)
+	k.consumers()
 	if c.Admin != nil && !c.Admin.Off && !k.known["admin"] {
 		k.report("admin.address", checkAddress(c.Admin.Address))
 	}

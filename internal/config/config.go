@@ -23,6 +23,10 @@ type Config struct {
 	Listeners []*Listener `yaml:"listeners"`
 	// Services behind the gateway, by name.
 	Upstreams map[string]*Upstream `yaml:"upstreams"`
+	// Who calls, and what proves it.
+	Consumers []*Consumer `yaml:"consumers"`
+	// What holds for the consumers of a group, by its name.
+	Groups map[string]*Group `yaml:"groups"`
 	// Policies of every route.
 	Policies []*Policy `yaml:"policies"`
 	// What to do with which request. "routes: []" says that there are none; to leave them out is a fault, since a file that was cut short looks like that.
@@ -180,11 +184,7 @@ type Timeout struct {
 
 // Policy is one entry of a policies list: a mapping with the policy's kind as
 // its only key. A policy with nothing to set is written "name: {}".
-type Policy struct {
-	Kind   *policy.Kind
-	Rank   int           // place of the kind in the catalog
-	Config policy.Config // a pointer to the kind's settings
-}
+type Policy = policy.Use
 
 // Route says what to do with the requests that match. Exactly one of upstream,
 // split, redirect and respond is set.

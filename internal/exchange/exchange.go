@@ -27,6 +27,10 @@ type Exchange struct {
 	Tunnel   TunnelLimits
 	Down     Downstream
 
+	// ForwardedCert is the X-Forwarded-Client-Cert of a trusted proxy, "" when
+	// there is none; the field itself is removed before any policy runs.
+	ForwardedCert string
+
 	id     string
 	slots  []slot
 	gen    uint32
@@ -154,6 +158,7 @@ func Put(x *Exchange) {
 	x.Upstream = Upstream{}
 	x.Tunnel = TunnelLimits{}
 	x.Down = nil
+	x.ForwardedCert = ""
 	x.id = ""
 	if cap(x.render) > 4096 {
 		x.render = nil

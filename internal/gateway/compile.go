@@ -69,6 +69,7 @@ type compiler struct {
 	slots     *policy.Slots
 	ends      []end
 	listeners [][]compiled // policies by listener
+	groups    []compiled   // policies of consumer groups, by group
 	faults    config.Faults
 	s         *Snapshot
 }
@@ -80,6 +81,8 @@ type compiled struct {
 	stage  policy.Stage
 	rank   int // place in the catalog
 	repeat bool
+	only   string   // group whose consumers' requests it is for, "" for all
+	unless []string // groups that have one of this kind instead
 }
 
 func (c *compiler) fault(path, text, hint string) {
@@ -222,6 +225,7 @@ func (c *compiler) mirror(path string, m *config.Mirror) func(Upstream) Upstream
 // policies of their own share variant 0.
 func (c *compiler) plans() {
 	top := c.compileAll("policies", "gateway", c.cfg.Policies)
+	c.compileGroups()
 	routes := make([][]compiled, len(c.cfg.Routes))
 	for i, r := range c.cfg.Routes {
 		if r != nil {
@@ -270,12 +274,13 @@ func (c *compiler) plan(route string, e end, levels ...[]compiled) *plan {
 			all = append(all, p)
 		}
 	}
+	all = append(c.unlessGroups(all), c.groups...)
 	slices.SortStableFunc(all, func(a, b compiled) int {
 		return cmp.Or(cmp.Compare(a.stage, b.stage), cmp.Compare(a.rank, b.rank))
 	})
 	p := &plan{route: route, end: e, slots: c.slots, meter: c.g.deps.Metrics.Route(route)}
 	for _, one := range all {
-		p.add(one.kind.Name, one.stage, one.policy)
+		p.add(one)
 	}
 	return p
 }

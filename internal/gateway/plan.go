@@ -1,6 +1,8 @@
 package gateway
 
 import (
+	"slices"
+
 	"gatehouse.dev/gatehouse/internal/exchange"
 	"gatehouse.dev/gatehouse/internal/observe"
 	"gatehouse.dev/gatehouse/internal/policy"
@@ -24,6 +26,7 @@ type plan struct {
 // that the policy does not have are nil.
 type step struct {
 	kind         string
+	when         *condition // nil: for every request
 	request      policy.OnRequest
 	response     policy.OnResponse
 	done         policy.OnDone
@@ -34,9 +37,35 @@ type step struct {
 	holdResponse int64
 }
 
+// condition says for whose requests a step runs. It looks at who asks, which
+// stays as it is once stage identify is over.
+type condition struct {
+	only   string   // consumers of this group, "" for everybody
+	unless []string // but not of these, which have a policy of the same kind
+}
+
+// skips tells whether a step is none of this exchange's.
+func (s *step) skips(x *exchange.Exchange) bool { return s.when != nil && !s.when.holds(x.Who.Groups) }
+
+func (c *condition) holds(groups []string) bool {
+	if c.only != "" && !slices.Contains(groups, c.only) {
+		return false
+	}
+	for _, g := range c.unless {
+		if slices.Contains(groups, g) {
+			return false
+		}
+	}
+	return true
+}
+
 // add puts a compiled policy at the end of the plan.
-func (p *plan) add(kind string, stage policy.Stage, v policy.Policy) {
-	s := step{kind: kind, always: stage == policy.Report}
+func (p *plan) add(c compiled) {
+	v := c.policy
+	s := step{kind: c.kind.Name, always: c.stage == policy.Report}
+	if c.only != "" || c.unless != nil {
+		s.when = &condition{c.only, c.unless}
+	}
 	s.request, _ = v.(policy.OnRequest)
 	s.response, _ = v.(policy.OnResponse)
 	s.done, _ = v.(policy.OnDone)

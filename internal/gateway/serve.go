@@ -114,6 +114,9 @@ func (g *Gateway) ask(p *plan, x *exchange.Exchange) (reached int) {
 	for i := range p.steps {
 		s := &p.steps[i]
 		reached = i + 1
+		if s.skips(x) {
+			continue
+		}
 		if s.holdRequest > 0 && !holdRequest(x, s.holdRequest) {
 			return reached
 		}
@@ -159,6 +162,9 @@ func (g *Gateway) respond(p *plan, x *exchange.Exchange, steps int) (left int, d
 	for left > 0 {
 		left--
 		s := &p.steps[left]
+		if s.skips(x) {
+			continue
+		}
 		if s.holdResponse > 0 && !g.holdResponse(x, s.holdResponse) {
 			return left, false
 		}
@@ -201,7 +207,7 @@ func (g *Gateway) reportFrom(p *plan, x *exchange.Exchange, reached, from int) (
 	for next = from; next < len(p.steps); {
 		s := &p.steps[next]
 		next++
-		if s.done != nil && (next <= reached || s.always) {
+		if s.done != nil && (next <= reached || s.always) && !s.skips(x) {
 			s.done.Done(x)
 		}
 	}

@@ -22,6 +22,15 @@ type Config interface {
 	Compile(env *Env) (Policy, error)
 }
 
+// Use is one use of a kind: an entry of a policies list, in the configuration
+// or in the settings of a policy that is made of others. It is a mapping with
+// the kind as its only key. A policy with nothing to set is written "name: {}".
+type Use struct {
+	Kind   *Kind
+	Rank   int    // place of the kind in the catalog
+	Config Config // a pointer to the kind's settings
+}
+
 // Policy is a compiled policy. What it does is told by the phases it
 // implements: OnRequest, OnResponse, OnDone, TapsRequest, TapsResponse and
 // Holds. It is used by many goroutines at once.

@@ -85,6 +85,10 @@ type smoother struct {
 	most     int64
 }
 
+// shortest is the shortest wait worth it, in nanoseconds: to go to sleep and
+// wake up takes about as long. What is not waited for now counts later.
+const shortest = int64(20 * time.Microsecond)
+
 func (s *smoother) Request(x *exchange.Exchange) policy.Verdict {
 	wait, over := s.lines.Delay(s.by.Hash(x, s.seed), s.interval, s.most, s.clock.Now())
 	switch {
@@ -94,7 +98,7 @@ func (s *smoother) Request(x *exchange.Exchange) policy.Verdict {
 		p.Retry = time.Duration(over)
 		x.Fail(p)
 		return policy.Stop
-	case wait == 0:
+	case wait < shortest:
 		return policy.Next
 	}
 	if gone := policy.Sleep(x, time.Duration(wait)); gone != nil {

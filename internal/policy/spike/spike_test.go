@@ -8,5 +8,5 @@ import (
 )
 
 func Test(t *testing.T) {
-	policytest.Run(t, policytest.Suite{Catalog: all.Catalog(), Kind: "spike", Settings: "{ rate: 1000000000/s, max_delay: 1s }"})
+	policytest.Run(t, policytest.Suite{Catalog: all.Catalog(), Kind: "spike", Settings: "{ rate: 1000000/s, max_delay: 1s }"})
 }
