@@ -3,7 +3,9 @@ package front
 import (
 	"bytes"
 	"context"
+	"crypto/sha1"
 	"crypto/tls"
+	"encoding/base64"
 	"errors"
 	"io"
 	"net/http"
@@ -313,4 +315,92 @@ func TestEarlyDataIsRefused(t *testing.T) {
 			t.Errorf("%s: %v", method, !want)
 		}
 	}
+}
+
+// A WebSocket by extended CONNECT is the handshake of HTTP/1.1 to everybody
+// else, and its bytes flow both ways.
+func TestHTTP3WebSocket(t *testing.T) {
+	over := make(chan struct{})
+	r := newRig(t, listener3(), func(x *exchange.Exchange) {
+		q := &x.Request
+		key := q.Header.Get("sec-websocket-key")
+		if q.Method != "GET" || q.Upgrade != "websocket" || key == "" {
+			t.Errorf("%+v", q)
+		}
+		if q.RawPath == "/other" {
+			x.Response.Status = 403
+			x.Response.SetBody(nil)
+			finish(x)
+			return
+		}
+		defer close(over)
+		x.Response.Status = 101
+		x.Response.Header.Add("Upgrade", "websocket")
+		x.Response.Header.Add("Sec-WebSocket-Protocol", "chat")
+		x.Response.Header.Add("Sec-WebSocket-Accept", acceptFor(key))
+		s, err := x.Down.Upgrade(x)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		if _, err := io.Copy(s, s); err != nil {
+			t.Error(err)
+		}
+		if err := errors.Join(s.CloseWrite(), s.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	c := r.dial3(t)
+	conf := trusting()
+	conf.NextProtos = []string{"h3"}
+	conn, err := quic.DialAddr(ctx, r.address, conf, &quic.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.CloseWithError(0, "")
+	cc := c.NewClientConn(conn)
+	open := func(path string) (*http3.RequestStream, *http.Response) {
+		str, err := cc.OpenRequestStream(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req, _ := http.NewRequest(http.MethodConnect, c.url+path, nil)
+		req.Host, req.Proto = "a.example", "websocket"
+		if err := str.SendRequestHeader(req); err != nil {
+			t.Fatal(err)
+		}
+		res, err := str.ReadResponse()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return str, res
+	}
+	if _, res := open("/other"); res.StatusCode != 403 {
+		t.Error(res)
+	}
+	str, res := open("/chat")
+	if res.StatusCode != 200 || res.Header.Get("Sec-Websocket-Protocol") != "chat" || res.Header.Get("Sec-Websocket-Accept") != "" {
+		t.Errorf("%v", res)
+	}
+	if _, err := str.Write([]byte("hello")); err != nil {
+		t.Error(err)
+	}
+	b := make([]byte, 5)
+	if _, err := io.ReadFull(str, b); err != nil || string(b) != "hello" {
+		t.Errorf("%q %v", b, err)
+	}
+	if err := str.Close(); err != nil {
+		t.Error(err)
+	}
+	if rest, err := io.ReadAll(str); err != nil || len(rest) > 0 {
+		t.Errorf("%q %v", rest, err)
+	}
+	<-over
+}
+
+func acceptFor(key string) string {
+	sum := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
+	return base64.StdEncoding.EncodeToString(sum[:])
 }
