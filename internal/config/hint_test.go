@@ -50,7 +50,7 @@ func TestLater(t *testing.T) {
 			}
 		}
 	}
-	if !later("Match", "when") || later("Match", "wehn") || later("nobody", "health") {
+	if !later("Match", "when") || later("Match", "whenever") || later("nobody", "health") {
 		t.Error("the table is not read")
 	}
 }

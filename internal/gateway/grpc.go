@@ -113,8 +113,11 @@ func (k *deadline) stop() {
 // expired puts the deadline in the place of a problem that it caused: whoever
 // waits for an exchange that is cancelled takes its client to have gone.
 func expired(x *exchange.Exchange) {
+	if x.Problem == nil || x.Problem.Status != exchange.StatusClientGone {
+		return
+	}
 	var own *exchange.Problem
-	if x.Problem != nil && x.Problem.Status == exchange.StatusClientGone && errors.As(x.Canceled(), &own) {
+	if errors.As(x.Canceled(), &own) {
 		x.Problem = own
 	}
 }
