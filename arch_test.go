@@ -48,6 +48,15 @@ policy < exchange
 # A policy stands alone: it can be read, tested and removed alone.
 policy/* < policy exchange
 
+# Limits share their arithmetic, and what they count by; rules are expressions.
+# These rooms are small libraries that know no policy.
+policy/ratelimit < policy exchange limit key
+policy/concurrency < policy exchange limit key
+policy/spike < policy exchange limit key
+policy/quota < policy exchange limit key
+policy/idempotency < policy exchange key replay
+policy/authorize < policy exchange expr
+
 # The ordered list of kinds, and nothing else.
 policy/all < policy policy/*
 
@@ -58,8 +67,31 @@ policy/policytest < exchange policy config gateway observe router upstream wire
 # decoded by their own structs, and no concrete policy.
 config < policy
 
-# The match table is compiled from config and asked about exchanges.
-router < exchange config
+# Expressions are over exchanges and nothing else; the CEL library stays inside.
+expr < exchange
+
+# What several gateways share. It knows how limits are counted and nothing of
+# requests.
+redis < config limit replay
+
+# What outlasts a restart, in one file.
+durable < limit replay
+
+# What is kept of a request that may come again.
+replay < 
+
+# Real servers for tests.
+redis/redistest < 
+
+# Who is counted together is one question with one answer, whatever counts.
+key < exchange expr policy
+
+# Arithmetic and bounded memory: what a limit is, whoever uses it.
+limit < 
+
+# The match table is compiled from config and asked about exchanges. A "when"
+# is an expression.
+router < exchange config expr
 
 # A few bytes that say who the client is: a parser, and nothing that reads.
 proxyproto < !net/http
@@ -123,11 +155,23 @@ const thirdParties = `
 # The one way to line and column of every fault; foreign nodes stay inside.
 go.yaml.in/yaml < config
 
+# One environment for all expressions; no CEL type leaves it.
+cel.dev/cel-go < expr
+
 # Prometheus types stay behind observe's own.
 github.com/prometheus < observe
 
 # Commands and flags.
 github.com/spf13/cobra < cmd/*
+
+# The client of Redis and Valkey has one room.
+github.com/redis/rueidis < redis
+
+# The file of what outlasts a restart.
+go.etcd.io/bbolt < durable
+
+# Reading GeoIP files.
+github.com/oschwald/maxminddb-golang < policy/ip
 
 # Watching files is part of the process's life, and of the certificates'.
 github.com/fsnotify/fsnotify < app certs
@@ -143,8 +187,9 @@ github.com/miekg/dns < certs
 # System calls that package syscall does not have.
 golang.org/x/sys < wire front test/*
 
-# Protocol pieces: HPACK, frames, HTTP/3.
-golang.org/x/net < front h2 upstream
+# Protocol pieces: HPACK, frames, HTTP/3. The list of public suffixes tells a
+# wildcard over one's own hosts from one over everybody's.
+golang.org/x/net < front h2 upstream policy/cors
 github.com/quic-go < front h2 upstream
 `
 
@@ -156,6 +201,7 @@ demo < app cmd/* test/*
 # Test support must not end up in the binary.
 policy/policytest < 
 h1/h1test < 
+redis/redistest < 
 `
 
 const module = "gatehouse.dev/gatehouse"

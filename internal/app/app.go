@@ -63,6 +63,7 @@ type App struct {
 	mu     sync.Mutex // one change at a time; guards what follows
 	cfg    *config.Config
 	logs   *accessLog
+	stores stores
 	admin  *admin.Server
 	status admin.Reload
 }
@@ -143,6 +144,14 @@ func (a *App) apply(cfg *config.Config, faults config.Faults) config.Faults {
 		return fail("observe.access_log.output", err)
 	}
 	a.logs = logs
+	oldStores := a.stores
+	stores, where, err := a.openStores(cfg)
+	if err != nil {
+		a.logs = old
+		logs.release(old)
+		return fail(where, err)
+	}
+	a.stores = stores
 	a.metrics.Configure(cfg.Observe.Metrics)
 	undo := func() {
 		if a.cfg != nil {
@@ -150,6 +159,8 @@ func (a *App) apply(cfg *config.Config, faults config.Faults) config.Faults {
 		}
 		a.logs = old
 		logs.release(old)
+		a.stores = oldStores
+		stores.release(oldStores)
 	}
 	pending, more := a.gateway.Compile(cfg)
 	faults = append(faults, more...)
@@ -193,6 +204,7 @@ func (a *App) apply(cfg *config.Config, faults config.Faults) config.Faults {
 		a.admin = adm
 	}
 	old.release(logs)
+	oldStores.release(stores)
 	a.cfg = cfg
 	a.log.Configure(cfg.Observe.Log)
 	a.metrics.Reload(true, cfg.Digest())
@@ -280,5 +292,6 @@ func (a *App) Close(ctx context.Context) {
 		a.admin.Close()
 	}
 	a.logs.release(nil)
+	a.stores.release(stores{})
 	a.sweeper.Close()
 }

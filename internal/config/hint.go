@@ -80,9 +80,7 @@ func later(what, word string) bool {
 	var words string
 	switch what {
 	case "Config":
-		words = "consumers groups redis cluster tests"
-	case "Match":
-		words = "when"
+		words = "consumers groups cluster tests"
 	case "Observe":
 		words = "tracing"
 	case "policy":

@@ -35,6 +35,7 @@ type Exchange struct {
 	mu       sync.Mutex
 	waiting  Interrupter
 	canceled error
+	shielded bool
 	diverted error
 }
 
@@ -58,11 +59,17 @@ type Client struct {
 	ForwardCert bool
 }
 
-// Who is the identity that authentication found.
+// Who is the identity that authentication found. What its lists and maps hold
+// is shared by many exchanges: nothing may write to them.
 type Who struct {
-	Consumer string   // name of the consumer, "" when anonymous
-	Method   string   // name of the policy that proved it
-	Groups   []string // the consumer's groups
+	Consumer   string            // name of the consumer, "" when anonymous or known by its subject only
+	Subject    string            // whom the proof names: the "sub" of a token, a user's name, a certificate's subject
+	Method     string            // name of the policy that proved it, "" when nobody proved anything
+	Credential string            // names the credential for logs and limits; never the secret itself
+	Groups     []string          // the consumer's groups, and those that the proof names
+	Scopes     []string          // what the proof was issued for
+	Labels     map[string]string // the consumer's labels
+	Claims     map[string]any    // what the proof says: string, bool, int64, float64, nil, []any and map[string]any
 }
 
 // Route is what matched.
@@ -152,7 +159,7 @@ func Put(x *Exchange) {
 		x.render = nil
 	}
 	x.mu.Lock()
-	x.waiting, x.canceled, x.diverted = nil, nil, nil
+	x.waiting, x.canceled, x.diverted, x.shielded = nil, nil, nil, false
 	x.mu.Unlock()
 	pool.Put(x)
 }
@@ -237,12 +244,20 @@ func (x *Exchange) Rejoin() {
 // may call, and only while it knows that the exchange has not been put back.
 func (x *Exchange) Cancel(cause error) {
 	x.mu.Lock()
-	if x.canceled == nil {
+	if x.canceled == nil && !x.shielded {
 		x.canceled = cause
 		if x.waiting != nil {
 			x.waiting.Interrupt()
 		}
 	}
+	x.mu.Unlock()
+}
+
+// Shield makes the exchange go on to its end when nobody waits for the answer
+// any more: what it does upstream is worth more than that.
+func (x *Exchange) Shield() {
+	x.mu.Lock()
+	x.shielded = true
 	x.mu.Unlock()
 }
 

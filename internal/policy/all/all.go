@@ -4,10 +4,22 @@ package all
 import (
 	"gatehouse.dev/gatehouse/internal/policy"
 	"gatehouse.dev/gatehouse/internal/policy/accesslog"
+	"gatehouse.dev/gatehouse/internal/policy/authorize"
+	"gatehouse.dev/gatehouse/internal/policy/bodylimit"
+	"gatehouse.dev/gatehouse/internal/policy/bot"
+	"gatehouse.dev/gatehouse/internal/policy/concurrency"
+	"gatehouse.dev/gatehouse/internal/policy/cors"
+	"gatehouse.dev/gatehouse/internal/policy/csrf"
 	"gatehouse.dev/gatehouse/internal/policy/fault"
 	"gatehouse.dev/gatehouse/internal/policy/grpcweb"
 	"gatehouse.dev/gatehouse/internal/policy/headers"
+	"gatehouse.dev/gatehouse/internal/policy/idempotency"
+	"gatehouse.dev/gatehouse/internal/policy/ip"
+	"gatehouse.dev/gatehouse/internal/policy/quota"
+	"gatehouse.dev/gatehouse/internal/policy/ratelimit"
 	"gatehouse.dev/gatehouse/internal/policy/requestid"
+	"gatehouse.dev/gatehouse/internal/policy/securityheaders"
+	"gatehouse.dev/gatehouse/internal/policy/spike"
 	"gatehouse.dev/gatehouse/internal/policy/websocket"
 )
 
@@ -16,7 +28,24 @@ import (
 func Catalog() *policy.Catalog {
 	return policy.NewCatalog(
 		// edge
-		requestid.Kind(), // first: whatever refuses a request after it names the same id
+		requestid.Kind(),       // first: whatever refuses a request after it names the same id
+		securityheaders.Kind(), // its fields are on every answer, also on those of what refuses
+		ip.Kind(),              // whom we do not talk to gets nothing else
+		cors.Kind(),            // a page may read why it was refused, and preflights are not counted
+		bot.Kind(),             // before it costs a place in somebody's limit
+		csrf.Kind(),            // a cheap look at two fields
+		bodylimit.Kind(),       // by the announced length, before a byte is read
+
+		// authorize
+		authorize.Kind(), // decided here, before anybody else is asked
+
+		// admit
+		ratelimit.Kind(),   // at the edge where it counts by client: a flood is turned away before anything is done for it
+		quota.Kind(),       // what is refused for this moment uses up nothing for the month
+		concurrency.Kind(), // what is refused by number takes no place
+		spike.Kind(),       // what has a place may wait
+
+		idempotency.Kind(), // last: what was refused was not carried out
 
 		// admit
 		websocket.Kind(), // limits of what begins when a request is let through
