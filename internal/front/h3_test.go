@@ -3,11 +3,15 @@ package front
 import (
 	"bytes"
 	"context"
+	"crypto/sha1"
 	"crypto/tls"
+	"encoding/base64"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -307,10 +311,175 @@ func TestHTTP3EarlyData(t *testing.T) {
 	}
 }
 
-func TestEarlyDataIsRefused(t *testing.T) {
-	for method, want := range map[string]bool{"GET": true, "HEAD": true, "OPTIONS": true, "POST": false, "PUT": false, "DELETE": false, "PATCH": false, "FROB": false} {
-		if safe(method) != want {
-			t.Errorf("%s: %v", method, !want)
+// deaf is a client's socket that hears nothing until it is let: until then its
+// handshake cannot be complete.
+type deaf struct {
+	net.PacketConn
+	hears chan struct{}
+}
+
+func (d *deaf) ReadFrom(p []byte) (int, net.Addr, error) {
+	<-d.hears
+	return d.PacketConn.ReadFrom(p)
+}
+
+// A request that came early and may change something is not served.
+func TestHTTP3TooEarly(t *testing.T) {
+	cfg := listener3()
+	cfg.TLS = tlsOf(t.TempDir())
+	cfg.TLS.EarlyData = true
+	var served atomic.Int32
+	r := newRig(t, cfg, func(x *exchange.Exchange) {
+		served.Add(1)
+		reply(x, x.Request.Method+x.Request.Header.Get("early-data"))
+	})
+	conf, tokens := trusting(), quic.NewLRUTokenStore(1, 10)
+	conf.ClientSessionCache = tls.NewLRUClientSessionCache(10)
+	conf.NextProtos = []string{"h3"}
+	first := r.dial3(t)
+	first.TLSClientConfig, first.QUICConfig = conf, &quic.Config{TokenStore: tokens}
+	first.do("GET", "/", nil, nil)
+	first.Close()
+
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	for method, want := range map[string]int{"POST": 425, "DELETE": 425, "GET": 200} {
+		pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
 		}
+		d := &deaf{pc, make(chan struct{})}
+		transport := &quic.Transport{Conn: d}
+		to, err := net.ResolveUDPAddr("udp", r.address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn, err := transport.DialEarly(ctx, to, conf, &quic.Config{TokenStore: tokens})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := r.dial3(t)
+		cc := c.NewClientConn(conn)
+		ask := func() *http3.RequestStream {
+			str, err := cc.OpenRequestStream(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			req, _ := http.NewRequest(method, c.url, nil)
+			req.Host = "a.example"
+			if err := errors.Join(str.SendRequestHeader(req), str.Close()); err != nil {
+				t.Fatal(err)
+			}
+			return str
+		}
+		before := int(served.Load()) + len(r.refusals())
+		str := ask()
+		for int(served.Load())+len(r.refusals()) == before {
+			time.Sleep(time.Millisecond)
+		}
+		close(d.hears)
+		res, err := str.ReadResponse()
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, _ := io.ReadAll(str)
+		if res.StatusCode != want || want == 200 && string(body) != "GET1" {
+			t.Errorf("%s early: %d %q", method, res.StatusCode, body)
+		}
+		<-conn.HandshakeComplete()
+		if res, err := ask().ReadResponse(); err != nil || res.StatusCode != 200 {
+			t.Errorf("%s again: %v, %v", method, res, err)
+		}
+		_ = conn.CloseWithError(0, "")
+		_ = transport.Close()
+		_ = pc.Close()
 	}
+}
+
+// A WebSocket by extended CONNECT is the handshake of HTTP/1.1 to everybody
+// else, and its bytes flow both ways.
+func TestHTTP3WebSocket(t *testing.T) {
+	over := make(chan struct{})
+	r := newRig(t, listener3(), func(x *exchange.Exchange) {
+		q := &x.Request
+		key := q.Header.Get("sec-websocket-key")
+		if q.Method != "GET" || q.Upgrade != "websocket" || key == "" {
+			t.Errorf("%+v", q)
+		}
+		if q.RawPath == "/other" {
+			x.Response.Status = 403
+			x.Response.SetBody(nil)
+			finish(x)
+			return
+		}
+		defer close(over)
+		x.Response.Status = 101
+		x.Response.Header.Add("Upgrade", "websocket")
+		x.Response.Header.Add("Sec-WebSocket-Protocol", "chat")
+		x.Response.Header.Add("Sec-WebSocket-Accept", acceptFor(key))
+		s, err := x.Down.Upgrade(x)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		if _, err := io.Copy(s, s); err != nil {
+			t.Error(err)
+		}
+		if err := errors.Join(s.CloseWrite(), s.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	c := r.dial3(t)
+	conf := trusting()
+	conf.NextProtos = []string{"h3"}
+	conn, err := quic.DialAddr(ctx, r.address, conf, &quic.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.CloseWithError(0, "")
+	cc := c.NewClientConn(conn)
+	open := func(path string) (*http3.RequestStream, *http.Response) {
+		str, err := cc.OpenRequestStream(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req, _ := http.NewRequest(http.MethodConnect, c.url+path, nil)
+		req.Host, req.Proto = "a.example", "websocket"
+		if err := str.SendRequestHeader(req); err != nil {
+			t.Fatal(err)
+		}
+		res, err := str.ReadResponse()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return str, res
+	}
+	if _, res := open("/other"); res.StatusCode != 403 {
+		t.Error(res)
+	}
+	str, res := open("/chat")
+	if res.StatusCode != 200 || res.Header.Get("Sec-Websocket-Protocol") != "chat" || res.Header.Get("Sec-Websocket-Accept") != "" {
+		t.Errorf("%v", res)
+	}
+	if _, err := str.Write([]byte("hello")); err != nil {
+		t.Error(err)
+	}
+	b := make([]byte, 5)
+	if _, err := io.ReadFull(str, b); err != nil || string(b) != "hello" {
+		t.Errorf("%q %v", b, err)
+	}
+	if err := str.Close(); err != nil {
+		t.Error(err)
+	}
+	if rest, err := io.ReadAll(str); err != nil || len(rest) > 0 {
+		t.Errorf("%q %v", rest, err)
+	}
+	<-over
+}
+
+func acceptFor(key string) string {
+	sum := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
+	return base64.StdEncoding.EncodeToString(sum[:])
 }

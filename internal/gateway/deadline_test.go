@@ -1,6 +1,7 @@
 package gateway_test
 
 import (
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -58,3 +59,57 @@ func TestProblemsOfGRPC(t *testing.T) {
 		t.Errorf("%d %v %q", a.Status, a.Header, a.Body)
 	}
 }
+
+// A stream that the deadline, or the service, ends before its time has the
+// status in its trailer, where the protocol has trailers.
+func TestStreamsOfGRPCThatBreak(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, _ := newRig(t, plainRoute)
+		for name, c := range map[string]struct {
+			do     func(x *exchange.Exchange)
+			status string
+		}{
+			"deadline": {func(x *exchange.Exchange) { x.Response.Body = &waits{x: x, piece: []byte("one")} }, "4"},
+			"broken":   {func(x *exchange.Exchange) { x.Response.Body = &waits{piece: []byte("one")} }, "14"},
+		} {
+			r.Behave("http://up", policytest.Behaviour{Do: func(x *exchange.Exchange) {
+				x.Request.Proto = exchange.HTTP2
+				x.Response.Status, x.Response.Length = 200, exchange.Unknown
+				c.do(x)
+			}})
+			a := r.Do(policytest.Request{Method: "POST", Target: "/pkg.Service/Watch", Header: grpcFields("1S")})
+			if got := a.Trailer.Get("grpc-status"); got != c.status || a.Body != "one" || !a.Finished || a.Aborted {
+				t.Errorf("%s: status %q, body %q, finished %v, aborted %v", name, got, a.Body, a.Finished, a.Aborted)
+			}
+		}
+	})
+}
+
+// waits is a body of one piece, after which it waits for x to be cancelled, or
+// breaks off.
+type waits struct {
+	x     *exchange.Exchange
+	piece []byte
+}
+
+func (b *waits) Next() ([]byte, error) {
+	if p := b.piece; p != nil {
+		b.piece = nil
+		return p, nil
+	}
+	if b.x == nil {
+		return nil, errors.New("broke")
+	}
+	w := make(interrupted)
+	if err := b.x.Bind(w); err != nil {
+		return nil, err
+	}
+	<-w
+	return nil, b.x.Bind(nil)
+}
+
+func (b *waits) Close() error { return nil }
+
+type interrupted chan struct{}
+
+func (w interrupted) Interrupt() { close(w) }

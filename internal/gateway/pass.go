@@ -101,7 +101,7 @@ func (g *Gateway) join(pl *passing, x *exchange.Exchange, client exchange.Stream
 func (c *compiler) passages() {
 	for i, l := range c.cfg.Listeners {
 		if l == nil || l.Protocol != "tcp" && l.Protocol != "tls" {
-			continue
+			continue // nil is what could not be read: that is told already
 		}
 		at := fmt.Sprintf("listeners[%d]", i)
 		p := &passing{exact: make(map[string]connector), wild: make(map[string]connector), meter: c.g.deps.Metrics.Listener(l.Name)}
