@@ -33,6 +33,11 @@ wire < !net/http
 # fuzzable, without the rest; net/http is its oracle in tests.
 h1 < exchange wire !net/http
 
+# The other protocol that we speak ourselves, by the same rule. The Framer and
+# HPACK bring net/http along as a dependency of their package; nothing of it is
+# used.
+h2 < exchange wire !net/http
+
 # Support for tests of h1 and of whoever speaks it.
 h1/* < exchange wire h1
 
@@ -83,9 +88,23 @@ config < policy
 # The match table is compiled from config and asked about exchanges.
 router < exchange config
 
+# A few bytes that say who the client is: a parser, and nothing that reads.
+proxyproto < !net/http
+
 # What leaves the gateway. Routes and policies are not its business: it gets
 # an exchange and gives an answer.
-upstream < exchange wire h1 h2 config observe
+upstream < exchange wire h1 h2 proxyproto config observe upstream/*
+
+# Choosing among endpoints is arithmetic: it is tested and measured alone.
+upstream/balance < 
+
+# Judging endpoints and requests is arithmetic over time: it is tested alone,
+# under virtual time.
+upstream/health < 
+
+# Where endpoints are found: clients of other systems' APIs, which know no
+# exchange.
+upstream/discover < config
 
 # Certificates and what is known of clients by them. Who listens, and what runs
 # over TLS, is not its business. net/http is there for the ACME library alone.
@@ -93,7 +112,7 @@ certs < exchange config
 
 # What enters the gateway. It hands exchanges to a function and does not know
 # what becomes of them.
-front < exchange wire h1 h2 config certs observe
+front < exchange wire h1 h2 proxyproto config certs observe
 
 # Who may call. Credentials are no part of a snapshot, and how they come with
 # a request is the policies' business.

@@ -8,11 +8,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"gatehouse.dev/gatehouse/internal/admin"
+	"gatehouse.dev/gatehouse/internal/certs"
 	"gatehouse.dev/gatehouse/internal/config"
 	"gatehouse.dev/gatehouse/internal/consumer"
 	"gatehouse.dev/gatehouse/internal/front"
@@ -53,6 +56,7 @@ type App struct {
 	metrics *observe.Metrics
 	callers *consumer.Index
 	sweeper *wire.Sweeper
+	certs   *certs.Store
 	gateway *gateway.Gateway
 	front   *front.Front
 	ready   atomic.Bool
@@ -70,21 +74,23 @@ type App struct {
 func New(source Source, version string, stderr io.Writer) (*App, error) {
 	cfg, faults := source.load()
 	if faults.Fatal() {
-		return nil, faults
+		return nil, examine(cfg, faults)
 	}
 	a := &App{source: source, version: version, started: time.Now()}
 	a.log = observe.NewLog(cfg.Observe.Log, stderr)
 	a.metrics = observe.NewMetrics(cfg.Observe.Metrics)
 	a.callers = consumer.New()
 	a.sweeper = wire.NewSweeper()
+	a.certs = certs.New(certs.Options{Log: a.log.Logger})
+	memory := upstream.NewMemory()
 	a.gateway = gateway.New(gateway.Deps{
-		Log: a.log.Logger, Metrics: a.metrics, Service: a.service,
+		Log: a.log.Logger, Metrics: a.metrics, Service: a.service, Challenge: a.certs.HTTPChallenge,
 		Upstream: func(name string, cfg *config.Upstream) (gateway.Upstream, error) {
-			return upstream.New(name, cfg, upstream.Options{Sweeper: a.sweeper, Log: a.log.Logger, Meter: a.metrics.Upstream(name)})
+			return upstream.New(name, cfg, upstream.Options{Sweeper: a.sweeper, Log: a.log.Logger, Meter: a.metrics.Upstream(name), Memory: memory})
 		},
 	})
 	a.front = front.New(front.Options{
-		Handler: a.gateway.Serve, Refused: a.gateway.Refused,
+		Handler: a.gateway.Serve, Refused: a.gateway.Refused, Pass: a.gateway.Pass,
 		Metrics: a.metrics, Log: a.log.Logger, Sweeper: a.sweeper,
 	})
 	a.mu.Lock()
@@ -113,10 +119,11 @@ func (a *App) Reload() {
 			a.log.Info("configuration is unchanged", "digest", cfg.Digest())
 			return
 		}
-		faults = a.apply(cfg, faults)
-	}
-	if !faults.Fatal() {
-		return
+		if faults = a.apply(cfg, faults); !faults.Fatal() {
+			return
+		}
+	} else {
+		faults = examine(cfg, faults)
 	}
 	a.metrics.Reload(false, a.cfg.Digest())
 	a.status = admin.Reload{Time: time.Now(), OK: false, Digest: a.cfg.Digest(), Faults: faults}
@@ -157,8 +164,16 @@ func (a *App) apply(cfg *config.Config, faults config.Faults) config.Faults {
 		undo()
 		return faults
 	}
-	change, err := a.front.Prepare(cfg.Listeners)
+	pairs, more := a.certs.Prepare(cfg)
+	faults = append(faults, more...)
+	if pairs == nil {
+		pending.Discard()
+		undo()
+		return faults
+	}
+	change, err := a.front.Prepare(cfg.Listeners, pairs.Set)
 	if err != nil {
+		pairs.Discard()
 		pending.Discard()
 		undo()
 		var where *front.Error
@@ -171,6 +186,7 @@ func (a *App) apply(cfg *config.Config, faults config.Faults) config.Faults {
 	adm, err := a.openAdmin(cfg.Admin)
 	if err != nil {
 		change.Discard()
+		pairs.Discard()
 		pending.Discard()
 		undo()
 		return fail("admin.address", err)
@@ -179,6 +195,7 @@ func (a *App) apply(cfg *config.Config, faults config.Faults) config.Faults {
 	callers.Commit()
 	pending.Commit()
 	change.Commit()
+	pairs.Commit()
 	if a.admin != adm {
 		a.admin.Close()
 		a.admin = adm
@@ -220,6 +237,12 @@ func (a *App) Status() admin.Status {
 	for _, l := range a.front.Listeners() {
 		s.Listeners = append(s.Listeners, admin.Listener(l))
 	}
+	ups := a.gateway.Snapshot().Upstreams
+	for _, name := range slices.Sorted(maps.Keys(ups)) {
+		if u, ok := ups[name].(*upstream.Upstream); ok {
+			s.Upstreams = append(s.Upstreams, u.Status())
+		}
+	}
 	return s
 }
 
@@ -258,6 +281,7 @@ func (a *App) Close(ctx context.Context) {
 	cancel()
 	a.front.Drain(ctx)
 	a.gateway.Close()
+	a.certs.Close()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.admin != nil {

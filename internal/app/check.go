@@ -15,7 +15,11 @@ import (
 // Check reads a configuration and compiles it as a reload would, but opens no
 // socket and serves nothing. It returns every fault and warning, by position.
 func Check(source Source) config.Faults {
-	cfg, faults := source.load()
+	return examine(source.load())
+}
+
+// examine adds the faults that only compiling finds to those of decoding.
+func examine(cfg *config.Config, faults config.Faults) config.Faults {
 	if cfg == nil {
 		faults.Sort()
 		return faults

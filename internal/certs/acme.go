@@ -28,6 +28,7 @@ type authority struct {
 	cfg     *config.ACME
 	http    bool // http-01 is among the challenges
 	alpn    bool // tls-alpn-01
+	shared  bool // other gateways may have asked for what is validated here
 	log     *slog.Logger
 	client  *certmagic.Config
 	issuer  *certmagic.ACMEIssuer
@@ -36,6 +37,7 @@ type authority struct {
 	ctx     context.Context
 	cancel  context.CancelFunc
 	stopped sync.Once
+	done    chan struct{} // closed when the library has stopped
 
 	mu      sync.Mutex
 	domains names             // that are managed
@@ -89,8 +91,9 @@ func newAuthority(a *config.ACME, roots *x509.CertPool, o *Options) (*authority,
 		return nil, fmt.Errorf("listen for the ACME library: %w", err)
 	}
 	c := &authority{
-		cfg: a, log: o.Log, decoy: decoy, failure: make(map[string]string),
-		http: slices.Contains(a.Challenges, "http-01"), alpn: slices.Contains(a.Challenges, "tls-alpn-01"),
+		cfg: a, log: o.Log, decoy: decoy, failure: make(map[string]string), done: make(chan struct{}),
+		shared: o.Storage != nil,
+		http:   slices.Contains(a.Challenges, "http-01"), alpn: slices.Contains(a.Challenges, "tls-alpn-01"),
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	go refuse(decoy)
@@ -172,12 +175,16 @@ func (a *authority) manage(list []string) {
 	}
 }
 
-// stop ends renewing. The certificates can be had still.
+// stop ends renewing. The certificates can be had still. It returns at once:
+// the library waits for an answer of the authority that it has asked for.
 func (a *authority) stop() {
 	a.stopped.Do(func() {
 		a.cancel()
-		a.cache.Stop()
 		a.decoy.Close()
+		go func() {
+			a.cache.Stop()
+			close(a.done)
+		}()
 	})
 }
 
@@ -221,10 +228,17 @@ func (a *authority) certificates(name string) (list []*tls.Certificate) {
 
 // alpnChallenge answers tls-alpn-01 (RFC 8737) for the names of a listener.
 func (a *authority) alpnChallenge(own names, hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-	if !own[strings.ToLower(hello.ServerName)] {
+	if name := strings.ToLower(hello.ServerName); !own[name] || !a.asked(name) {
 		return nil, fmt.Errorf("no ACME challenge is expected for %q", hello.ServerName)
 	}
 	return a.client.GetCertificate(hello)
+}
+
+// asked tells whether a name is being validated. Anybody may send what looks
+// like a challenge, and must not cause more than this look.
+func (a *authority) asked(name string) bool {
+	_, ok := certmagic.GetACMEChallenge(name)
+	return ok || a.shared
 }
 
 // isChallenge tells whether a path is one that http-01 uses (RFC 8555 section
@@ -243,7 +257,7 @@ func (a *authority) httpChallenge(host, path string) (string, bool) {
 	a.mu.Lock()
 	own := a.domains[host]
 	a.mu.Unlock()
-	if !a.http || !own {
+	if !a.http || !own || !a.asked(host) {
 		return "", false
 	}
 	r := (&http.Request{Method: http.MethodGet, Host: host, URL: &url.URL{Path: path}}).WithContext(a.ctx)

@@ -54,7 +54,7 @@ func New(o Options) *Store {
 		o: o, pairs: make(map[config.Certificate]*pair), pools: make(map[string]*pool),
 		sets: make(map[string]*Set), authorities: make(map[string]*authority),
 	}
-	s.watch = newWatcher(s.check, func(err error) {
+	s.watch = newWatcher(s.Recheck, func(err error) {
 		o.Log.Warn("certificate files cannot be watched, they are compared at intervals", "error", err)
 	})
 	return s
@@ -214,8 +214,9 @@ func (c *Change) stopFresh() {
 }
 
 // Commit makes the change the present state: its files are watched, and its
-// names are obtained by ACME. What it does not name ends; sets that listeners
-// still hold go on with the certificates that they have.
+// names are obtained by ACME. It comes when the listeners have their sets, since
+// an authority may ask at once. What the change does not name ends; sets that
+// listeners still hold go on with the certificates that they have.
 func (c *Change) Commit() {
 	s := c.s
 	s.mu.Lock()
@@ -246,8 +247,9 @@ func (c *Change) Commit() {
 	}
 }
 
-// check compares the files with what is served, and takes over what is good.
-func (s *Store) check() {
+// Recheck compares the files with what is served, and takes over what is good.
+// It happens by itself when they change; a signal may ask for it as well.
+func (s *Store) Recheck() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	changed := false
@@ -316,6 +318,9 @@ func (s *Store) HTTPChallenge(host, path string) (answer string, ok bool) {
 	return "", false
 }
 
+// farewell is how long Close waits for what runs.
+const farewell = 2 * time.Second
+
 // Close ends watching and renewing. Sets go on with the certificates that they
 // have.
 func (s *Store) Close() {
@@ -330,6 +335,15 @@ func (s *Store) Close() {
 	}
 	for _, a := range authorities {
 		a.stop()
+	}
+	limit := time.NewTimer(farewell)
+	defer limit.Stop()
+	for _, a := range authorities {
+		select {
+		case <-a.done:
+		case <-limit.C:
+			return
+		}
 	}
 }
 

@@ -70,7 +70,7 @@ func TestFilesAreWatched(t *testing.T) {
 	here, there := buffered()
 	served := make(chan *tls.Conn)
 	go func() {
-		conn, _, err := r.sets["x"].Handshake(t.Context(), there)
+		conn, _, err := r.set("x").Handshake(t.Context(), there)
 		if err != nil {
 			t.Error(err)
 		}
@@ -141,7 +141,7 @@ func TestBrokenFilesAreRefused(t *testing.T) {
 		r.write("a.key", c.key)
 		before := r.logs.count("level=ERROR")
 		for range 3 {
-			r.store.check()
+			r.store.Recheck()
 		}
 		if got := r.mustConnect("x", trusting(ca, "a.example")).serial(); got != 1 {
 			t.Errorf("%s: certificate %d is served", c.name, got)
@@ -157,19 +157,19 @@ func TestBrokenFilesAreRefused(t *testing.T) {
 	if err := os.Remove(filepath.Join(r.dir, "a.crt")); err != nil {
 		t.Fatal(err)
 	}
-	r.store.check()
+	r.store.Recheck()
 	if s := r.store.Status()[0]; !strings.Contains(s.Error, "no such file") {
 		t.Errorf("%+v", s)
 	}
 	r.write("a.crt", cert)
 	r.write("a.key", key)
-	r.store.check()
+	r.store.Recheck()
 	if s := r.store.Status()[0]; s.Error != "" {
 		t.Errorf("what was good is back: %+v", s)
 	}
 	r.write("a.crt", otherCert)
 	r.write("a.key", otherKey)
-	r.store.check()
+	r.store.Recheck()
 	if got := r.mustConnect("x", trusting(ca, "a.example")).serial(); got != 9 {
 		t.Errorf("certificate %d is served", got)
 	}
@@ -188,12 +188,12 @@ func TestExpiredCertificate(t *testing.T) {
 		t.Errorf("certificate %d", got)
 	}
 	r.pair(ca, "a", leaf{names: []string{"a.example"}, serial: 2, from: -2 * time.Hour, to: -time.Minute})
-	r.store.check()
+	r.store.Recheck()
 	if got := r.mustConnect("x", careless).serial(); got != 2 {
 		t.Errorf("certificate %d", got)
 	}
 	r.pair(ca, "a", leaf{names: []string{"a.example"}, serial: 3})
-	r.store.check()
+	r.store.Recheck()
 	r.wait(ca, 3)
 }
 
@@ -203,7 +203,7 @@ func TestFaultsOfFiles(t *testing.T) {
 	r.pair(ca, "b", leaf{names: []string{"a.example"}})
 	r.write("empty", nil)
 	r.mustApply(one)
-	set := r.sets["x"]
+	set := r.set("x")
 	faults := r.apply(`  - name: x
     address: ":1"
     tls:
@@ -232,7 +232,7 @@ listeners[0].tls.acme.ca_file: "a.key" holds no certificate in PEM`
 		t.Errorf("%s\nwant\n%s", strings.Join(got, "\n"), want)
 	}
 	// What was served goes on.
-	r.sets["x"] = set
+	r.sets.Store("x", set)
 	r.mustConnect("x", trusting(ca, "a.example"))
 	if faults := r.apply(`  - { address: ":1", tls: { acme: { email: a@b.example, domains: a.example, storage: empty } } }`); len(faults) != 1 || !strings.HasSuffix(faults[0].Path, "acme.storage") {
 		t.Errorf("%v", faults)
@@ -245,13 +245,13 @@ func TestSetsOutlastReloads(t *testing.T) {
 	r.pair(ca, "a", leaf{names: []string{"a.example"}, serial: 1})
 	r.pair(ca, "b", leaf{names: []string{"b.example"}, serial: 2})
 	r.mustApply(one)
-	first := r.sets["x"]
+	first := r.set("x")
 	r.mustApply(one + "\n" + `  - { name: y, address: ":2", tls: { certificates: [{ cert_file: b.crt, key_file: b.key }] } }`)
-	if r.sets["x"] != first {
+	if r.set("x") != first {
 		t.Error("another set for the same listener")
 	}
 	r.mustApply(`  - { name: x, address: ":1", tls: { min_version: "1.3", certificates: [{ cert_file: a.crt, key_file: a.key }] } }`)
-	if r.sets["x"] == first {
+	if r.set("x") == first {
 		t.Error("the same set for other settings")
 	}
 	if s := r.store.Status(); len(s) != 1 {
@@ -276,13 +276,13 @@ func TestAuthoritiesOfClientsAreWatched(t *testing.T) {
 		t.Fatal("the session was not resumed")
 	}
 	r.write("p.pem", []byte("nothing"))
-	r.store.check()
-	r.store.check()
+	r.store.Recheck()
+	r.store.Recheck()
 	if v := r.mustConnect("x", client); !v.facts.Resumed || r.logs.count("level=ERROR") != 1 || len(r.store.Status()) != 2 {
 		t.Errorf("after a broken file: %+v %+v\n%s", v.facts, r.store.Status(), r.logs.String())
 	}
 	r.write("p.pem", new.pem())
-	r.store.check()
+	r.store.Recheck()
 	if v, err := r.connect("x", client); err == nil {
 		t.Errorf("a client of the old authority was taken: %+v", v.facts)
 	}
@@ -321,8 +321,8 @@ func TestStapling(t *testing.T) {
 		"garbage":                {[]byte("garbage"), "OCSP response"},
 	} {
 		r.write("a.ocsp", c.der)
-		r.store.check()
-		r.store.check()
+		r.store.Recheck()
+		r.store.Recheck()
 		if s := r.store.Status()[0]; staple() != nil || s.Stapled || !strings.Contains(s.Error, c.want) {
 			t.Errorf("%s: %+v", name, s)
 		}
@@ -331,12 +331,12 @@ func TestStapling(t *testing.T) {
 		}
 	}
 	r.write("a.ocsp", good)
-	r.store.check()
+	r.store.Recheck()
 	if s := r.store.Status()[0]; staple() == nil || s.Error != "" {
 		t.Errorf("%+v", s)
 	}
 	r.write("a.ocsp", respond(1, ocsp.Good, -time.Hour))
-	r.store.check()
+	r.store.Recheck()
 	if s := r.store.Status()[0]; staple() != nil || s.Error != "" {
 		t.Errorf("one that has expired: %+v", s)
 	}

@@ -81,6 +81,7 @@ func (i *issuer) pem() []byte {
 // leaf describes a certificate to issue.
 type leaf struct {
 	names    []string
+	ips      []net.IP
 	subject  pkix.Name
 	serial   int64
 	rsa      int // bits, 0: ECDSA
@@ -115,7 +116,7 @@ func (i *issuer) issue(l leaf) (cert, key []byte) {
 		use = x509.ExtKeyUsageClientAuth
 	}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(l.serial), Subject: l.subject, DNSNames: l.names, ExtKeyUsage: []x509.ExtKeyUsage{use},
+		SerialNumber: big.NewInt(l.serial), Subject: l.subject, DNSNames: l.names, IPAddresses: l.ips, ExtKeyUsage: []x509.ExtKeyUsage{use},
 		NotBefore: time.Now().Add(l.from), NotAfter: time.Now().Add(l.to), KeyUsage: x509.KeyUsageDigitalSignature,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, i.cert, signer.Public(), i.key)
@@ -147,7 +148,16 @@ type rig struct {
 	dir   string
 	store *Store
 	logs  *logs
-	sets  map[string]*Set
+	sets  sync.Map // by name of the listener
+}
+
+func (r *rig) set(listener string) *Set {
+	r.Helper()
+	set, ok := r.sets.Load(listener)
+	if !ok {
+		r.Fatalf("there is no listener %q", listener)
+	}
+	return set.(*Set)
 }
 
 // logs keeps what is logged.
@@ -170,7 +180,7 @@ func (l *logs) count(text string) int {
 
 func newRig(t testing.TB, o Options) *rig {
 	t.Helper()
-	r := &rig{TB: t, dir: t.TempDir(), logs: new(logs), sets: make(map[string]*Set)}
+	r := &rig{TB: t, dir: t.TempDir(), logs: new(logs)}
 	o.Log = slog.New(slog.NewTextHandler(r.logs, nil))
 	r.store = New(o)
 	t.Cleanup(r.store.Close)
@@ -210,10 +220,10 @@ func (r *rig) apply(listeners string) config.Faults {
 	if faults != nil {
 		return faults
 	}
-	r.sets = make(map[string]*Set)
+	r.sets.Clear()
 	for _, l := range cfg.Listeners {
 		if set := change.Set(l); set != nil {
-			r.sets[l.Name] = set
+			r.sets.Store(l.Name, set)
 		}
 	}
 	change.Commit()
@@ -237,7 +247,7 @@ func (v *visit) serial() int64 { return v.state.PeerCertificates[0].SerialNumber
 
 // connect speaks TLS with a listener, and one byte each way.
 func (r *rig) connect(listener string, c *tls.Config) (*visit, error) {
-	return handshake(r.sets[listener], c)
+	return handshake(r.set(listener), c)
 }
 
 func handshake(set *Set, c *tls.Config) (*visit, error) {

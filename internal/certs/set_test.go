@@ -227,7 +227,7 @@ func TestSplitHello(t *testing.T) {
 		here, there := buffered()
 		failed := make(chan error, 1)
 		go func() {
-			_, facts, err := r.sets["x"].Handshake(t.Context(), there)
+			_, facts, err := r.set("x").Handshake(t.Context(), there)
 			if err == nil && (facts.ServerName != "b.example" || facts.Peer == nil) {
 				t.Errorf("%+v", facts)
 			}
@@ -276,7 +276,7 @@ func TestOpenSSL(t *testing.T) {
 			if err != nil {
 				return
 			}
-			conn, facts, err := r.sets["x"].Handshake(t.Context(), nc)
+			conn, facts, err := r.set("x").Handshake(t.Context(), nc)
 			switch {
 			case err != nil:
 				peers <- "refused"
@@ -304,5 +304,60 @@ func TestOpenSSL(t *testing.T) {
 		if c.want != "refused" && !strings.Contains(string(out), "Verify return code: 0 (ok)") {
 			t.Errorf("%s: the certificate was not verified\n%s", c.args, out)
 		}
+	}
+}
+
+// What every connection, and every request to a plain listener, costs.
+func TestAllocations(t *testing.T) {
+	if raced {
+		t.Skip("the race detector allocates")
+	}
+	r, ca := newRig(t, Options{}), newIssuer(t, "servers")
+	r.pair(ca, "a", leaf{names: []string{"a.example", "*.a.example"}})
+	r.mustApply(one)
+	set, verified := r.set("x"), r.mustConnect("x", trusting(ca, "a.example")).state
+	state := verified
+	state.VerifiedChains = nil
+	for name, c := range map[string]struct {
+		most float64
+		f    func()
+	}{
+		"pick exactly":        {0, func() { set.certificate(&tls.ClientHelloInfo{ServerName: "a.example"}) }},
+		"pick by wildcard":    {0, func() { set.certificate(&tls.ClientHelloInfo{ServerName: "b.a.example"}) }},
+		"pick the first":      {0, func() { set.certificate(&tls.ClientHelloInfo{}) }},
+		"facts":               {1, func() { Facts(&state) }},
+		"facts of a peer":     {2, func() { Facts(&verified) }},
+		"no challenge":        {0, func() { r.store.HTTPChallenge("a.example", "/products/1") }},
+		"nearly a challenge":  {0, func() { r.store.HTTPChallenge("a.example", "/.well-known/acme-challenge/") }},
+		"no authority to ask": {0, func() { r.store.HTTPChallenge("a.example", "/.well-known/acme-challenge/x") }},
+	} {
+		if got := testing.AllocsPerRun(100, c.f); got > c.most {
+			t.Errorf("%s: %v allocations, want %v", name, got, c.most)
+		}
+	}
+}
+
+func BenchmarkHandshake(b *testing.B) {
+	for _, resumed := range []bool{false, true} {
+		name := "full"
+		if resumed {
+			name = "resumed"
+		}
+		b.Run(name, func(b *testing.B) {
+			r, ca := newRig(b, Options{}), newIssuer(b, "servers")
+			r.pair(ca, "a", leaf{names: []string{"a.example"}})
+			r.mustApply(one)
+			client := trusting(ca, "a.example")
+			if resumed {
+				client.ClientSessionCache = new(sessions)
+				r.mustConnect("x", client)
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				if v := r.mustConnect("x", client); v.facts.Resumed != resumed {
+					b.Fatal("the other kind of handshake")
+				}
+			}
+		})
 	}
 }

@@ -162,3 +162,58 @@ func TestTicketKeysRotate(t *testing.T) {
 		}
 	})
 }
+
+// What QUIC uses follows the same rules, and shares no ticket with TCP.
+func TestQUIC(t *testing.T) {
+	r, ca, partners := newRig(t, Options{}), newIssuer(t, "servers"), newIssuer(t, "partners")
+	r.pair(ca, "a", leaf{names: []string{"a.example"}})
+	r.write("p.pem", partners.pem())
+	r.mustApply(`  - { name: x, address: ":1", protocols: [http1, http2, http3], tls: { certificates: [{ cert_file: a.crt, key_file: a.key }], client_auth: { mode: require, ca_file: p.pem } } }`)
+	set := r.set("x")
+	over := func(c *tls.Config) (*tls.ConnectionState, error) {
+		here, there := buffered()
+		defer here.Close()
+		conn := tls.Server(there, set.QUIC().Clone())
+		done := make(chan error, 1)
+		go func() {
+			err := conn.Handshake()
+			if err != nil {
+				there.Close()
+			}
+			done <- err
+		}()
+		client := tls.Client(here, c)
+		if err := client.Handshake(); err != nil {
+			<-done
+			return nil, err
+		}
+		if err := <-done; err != nil {
+			return nil, err
+		}
+		state := conn.ConnectionState()
+		return &state, nil
+	}
+	client := trusting(ca, "a.example")
+	client.NextProtos, client.ClientSessionCache = []string{"h2", "h3"}, new(sessions)
+	if _, err := over(client); err == nil {
+		t.Error("a client without a certificate was taken")
+	}
+	client.Certificates = []tls.Certificate{partners.identity(leaf{subject: pkix.Name{CommonName: "mobile"}})}
+	state, err := over(client)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f := Facts(state); f.Protocol != "h3" || f.Peer.Subject() != "CN=mobile" || f.Version != tls.VersionTLS13 {
+		t.Errorf("%+v", f)
+	}
+	r.mustConnect("x", client) // over TCP, which leaves a ticket
+	client.Certificates = nil
+	if _, err := over(client); err == nil {
+		t.Error("a ticket of TCP stood for a certificate")
+	}
+	old := trusting(ca, "a.example")
+	old.NextProtos, old.MaxVersion = []string{"h3"}, tls.VersionTLS12
+	if _, err := over(old); err == nil {
+		t.Error("TLS 1.2 for HTTP/3")
+	}
+}

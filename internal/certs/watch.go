@@ -39,11 +39,12 @@ func newWatcher(changed func(), failed func(error)) *watcher {
 	w := &watcher{changed: changed, failed: failed, stop: make(chan struct{}), done: make(chan struct{})}
 	notify, err := fsnotify.NewWatcher()
 	if err != nil {
-		w.report(err) // comparing alone still works
-	} else {
-		w.notify = notify
+		w.report(err)
+		go w.run(nil, nil) // comparing alone still works
+		return w
 	}
-	go w.run()
+	w.notify = notify
+	go w.run(notify.Events, notify.Errors)
 	return w
 }
 
@@ -90,13 +91,8 @@ func (w *watcher) report(err error) {
 	}
 }
 
-func (w *watcher) run() {
+func (w *watcher) run(events <-chan fsnotify.Event, errs <-chan error) {
 	defer close(w.done)
-	var events chan fsnotify.Event
-	var errs chan error
-	if w.notify != nil {
-		events, errs = w.notify.Events, w.notify.Errors
-	}
 	tick := time.NewTicker(recheck)
 	defer tick.Stop()
 	var quiet <-chan time.Time
@@ -144,8 +140,8 @@ func folders(path string) (list []string) {
 		target, err := os.Readlink(path)
 		if err != nil {
 			// The folder itself may be a link, as in a mounted config map.
-			if real, err := filepath.EvalSymlinks(path); err == nil && filepath.Dir(real) != filepath.Dir(path) {
-				list = append(list, filepath.Dir(real))
+			if end, err := filepath.EvalSymlinks(path); err == nil && filepath.Dir(end) != filepath.Dir(path) {
+				list = append(list, filepath.Dir(end))
 			}
 			break
 		}

@@ -89,7 +89,7 @@ func checkURL(s string) *policy.Fault {
 	case defaultPort(scheme) == "":
 		return &policy.Fault{Text: quote(s) + ": " + quote(scheme) + " is not a scheme of endpoints", Hint: "use http, https, h2c, grpc, grpcs or tcp"}
 	}
-	if path, ok := strings.CutPrefix(rest, "unix:"); ok {
+	if path, ok := strings.CutPrefix(rest, "unix:"); ok && scheme == "http" {
 		return checkSocket(s, path)
 	}
 	if i := strings.IndexAny(rest, "/?#"); i >= 0 {

@@ -41,11 +41,14 @@ func (c *Config) Digest() string {
 	return c.source.digest
 }
 
-func digest(c *Config) string {
+func digest(c *Config) string { return digestOf(c)[:12] }
+
+// digestOf names what a part of a configuration says.
+func digestOf(part any) string {
 	w := &canonical{fingerprints: true}
-	w.value(reflect.ValueOf(c))
+	w.value(reflect.ValueOf(part))
 	sum := sha256.Sum256(w.Bytes())
-	return hex.EncodeToString(sum[:6])
+	return hex.EncodeToString(sum[:])
 }
 
 // Marshal returns the canonical form of a configuration: JSON, which Parse

@@ -31,6 +31,8 @@ type Config struct {
 	Policies []*Policy `yaml:"policies"`
 	// What to do with which request. "routes: []" says that there are none; to leave them out is a fault, since a file that was cut short looks like that.
 	Routes []*Route `yaml:"routes"`
+	// Where this gateway runs; endpoints in the same zone come first.
+	Zone string `yaml:"zone" example:"eu-1"`
 	// The administration address, or off.
 	Admin *Admin `yaml:"admin"`
 	// Logs and metrics.
@@ -38,7 +40,8 @@ type Config struct {
 	// How the process stops.
 	Shutdown Shutdown `yaml:"shutdown"`
 
-	source *source // where it came from; nil for one that was made by hand
+	source  *source // where it came from; nil for one that was made by hand
+	partial bool    // what has a fault was left out
 }
 
 // Listener is an address that takes connections.
@@ -83,6 +86,8 @@ type Limits struct {
 	HeaderTimeout Duration `yaml:"header_timeout" min:"100ms" max:"1h"`
 	// Longest time that a connection may be idle between requests, and that reading a body or writing an answer may make no progress.
 	IdleTimeout Duration `yaml:"idle_timeout" min:"100ms" max:"24h"`
+	// Requests in flight at once on one connection of HTTP/2 or HTTP/3; more are refused until others end.
+	Streams int `yaml:"streams" min:"1" max:"10000"`
 	// Slowest pace at which a client may send a body, measured after its first 5 seconds; then 408. 0 means no limit.
 	BodyMinRate Rate `yaml:"body_min_rate"`
 	// Requests on one connection before it is closed. 0 means no limit.
@@ -96,17 +101,43 @@ type Limits struct {
 // Upstream is a service behind the gateway.
 type Upstream struct {
 	// Where the service runs.
-	Endpoints []*Endpoint `yaml:"endpoints" required:"true"`
+	Endpoints []*Endpoint `yaml:"endpoints"`
+	// Where to find further endpoints.
+	Discovery *Discovery `yaml:"discovery"`
 	// How an endpoint is picked.
-	Balance string `yaml:"balance" enum:"round_robin"`
+	Balance Balance `yaml:"balance"`
+	// Keep clients at their endpoint by a cookie.
+	Sticky *Sticky `yaml:"sticky"`
 	// Pools of connections.
 	Connections Connections `yaml:"connections"`
 	// How long to wait for the service.
 	Timeout Timeout `yaml:"timeout"`
-	// Which Host field the service sees: preserve sends the client's, endpoint the endpoint's own.
-	Host string `yaml:"host" enum:"preserve,endpoint"`
+	// Send requests again that failed.
+	Retry *Retry `yaml:"retry"`
+	// Send slow requests a second time.
+	Hedge *Hedge `yaml:"hedge"`
+	// Ask endpoints whether they are well.
+	Health *Health `yaml:"health"`
+	// Eject endpoints that fail the live traffic.
+	Outlier *Outlier `yaml:"outlier"`
+	// Answer at once while the service fails.
+	Breaker *Breaker `yaml:"breaker"`
+	// Time over which an endpoint that is new, or well again, comes to its full share. 0 means at once.
+	SlowStart Duration `yaml:"slow_start" max:"1h"`
+	// Let requests wait for a place.
+	Queue *Queue `yaml:"queue"`
+	// Bound the requests at a time.
+	Concurrency *Concurrency `yaml:"concurrency"`
 	// TLS to https and grpcs endpoints.
 	TLS *UpstreamTLS `yaml:"tls"`
+	// Begin every connection with a PROXY header of this version, which names the client. A connection then serves one request of one client, and none is kept.
+	ProxyProtocol string `yaml:"proxy_protocol" enum:"off,v1,v2"`
+	// Upstream that serves instead while this one can serve nothing: no endpoint is healthy or can be reached, or the breaker is open.
+	Failover string `yaml:"failover"`
+	// Which Host field the service sees: preserve sends the client's, endpoint the endpoint's own.
+	Host string `yaml:"host" enum:"preserve,endpoint"`
+
+	Zone string `yaml:"-"` // the gateway's own
 }
 
 // Endpoint is one address of a service: a URL, or a mapping with more about it.
@@ -115,6 +146,10 @@ type Endpoint struct {
 	URL string `yaml:"url" required:"true" example:"http://10.0.0.11:8080"`
 	// Share of the traffic relative to the other endpoints, 1 to 1000.
 	Weight int `yaml:"weight" min:"1" max:"1000"`
+	// Where the endpoint runs. Those in the gateway's own zone come first.
+	Zone string `yaml:"zone" example:"eu-1"`
+	// Tier of the endpoint: 1 is used when too few of tier 0 are healthy, and so on.
+	Priority int `yaml:"priority" min:"0" max:"15"`
 }
 
 // Connections bounds the pools of an upstream.
@@ -139,6 +174,8 @@ type Timeout struct {
 	Request Duration `yaml:"request" max:"24h"`
 	// Longest time without progress while bodies or upgraded connections flow.
 	Idle Duration `yaml:"idle" max:"24h"`
+	// Field in which the service is told how many milliseconds are left of request. None: it is not told.
+	Field string `yaml:"field" example:"X-Timeout-Ms"`
 }
 
 // Policy is one entry of a policies list: a mapping with the policy's kind as
@@ -158,6 +195,8 @@ type Route struct {
 	Upstream string `yaml:"upstream" example:"http://127.0.0.1:9001"`
 	// Several upstreams that share the requests by weight.
 	Split []*Share `yaml:"split"`
+	// Another upstream that gets copies of the requests; its answers are thrown away.
+	Mirror *Mirror `yaml:"mirror"`
 	// How the request is changed before it goes to the upstream.
 	Rewrite *Rewrite `yaml:"rewrite"`
 	// Answer with a redirection.
@@ -172,6 +211,8 @@ type Match struct {
 	Host StringList `yaml:"host" example:"*.example.com"`
 	// Path: exact "/a/b", prefix "/a/*", with parameters "/a/{name}", or "/a/{name...}" for the rest.
 	Path string `yaml:"path" example:"/products/{id}"`
+	// Calls of a gRPC service, in place of a path.
+	GRPC *GRPCMatch `yaml:"grpc"`
 	// Path as a regular expression (RE2) that must match all of it. Named groups become parameters.
 	PathRegex string `yaml:"path_regex" example:"/v[0-9]+/(?P<rest>.*)"`
 	// Methods, any of which must match. None: every method. GET includes HEAD.
@@ -182,6 +223,15 @@ type Match struct {
 	Query map[string]*ValueMatch `yaml:"query"`
 	// Cookies that must match.
 	Cookies map[string]*ValueMatch `yaml:"cookies"`
+}
+
+// GRPCMatch is a condition on calls of gRPC. It stands for the path
+// /service/method.
+type GRPCMatch struct {
+	// Full name of the service, with its package.
+	Service string `yaml:"service" required:"true" example:"shop.v1.Products"`
+	// Name of the method. None: every method of the service.
+	Method string `yaml:"method" example:"Get"`
 }
 
 // ValueMatch is a condition on one value: a string for an exact value, or a

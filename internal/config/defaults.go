@@ -46,6 +46,7 @@ func (l *Limits) Defaults() {
 	*l = Limits{
 		HeaderBytes:      32 << 10,
 		Headers:          100,
+		Streams:          128,
 		Body:             10 << 20,
 		HeaderTimeout:    Duration(10 * time.Second),
 		IdleTimeout:      Duration(60 * time.Second),
@@ -56,9 +57,75 @@ func (l *Limits) Defaults() {
 
 // Defaults picks endpoints in turn and leaves the Host field as it came.
 func (u *Upstream) Defaults() {
-	u.Balance = "round_robin"
 	u.Host = "preserve"
+	u.ProxyProtocol = "off"
 }
+
+// Defaults takes turns, and lets a tier or zone keep its traffic while most of
+// it is healthy.
+func (b *Balance) Defaults() {
+	*b = Balance{Algorithm: "round_robin", Slack: 0.25, SpillBelow: 0.7}
+}
+
+// Defaults sends the cookie wherever a link leads from elsewhere.
+func (s *Sticky) Defaults() { *s = Sticky{SameSite: "lax", Path: "/"} }
+
+// Defaults tries once more what is safe, up to a fifth of the requests.
+func (r *Retry) Defaults() {
+	*r = Retry{
+		Attempts: 2,
+		On:       StringList{"connect", "reset", "502", "503", "504"},
+		Methods:  StringList{"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"},
+		Budget:   0.2,
+		Backoff:  Backoff{Base: Duration(25 * time.Millisecond), Max: Duration(250 * time.Millisecond)},
+		Body:     64 << 10,
+	}
+}
+
+// Defaults hedges the slowest twentieth.
+func (h *Hedge) Defaults() { *h = Hedge{After: "p95", Budget: 0.05} }
+
+// Defaults asks for the root every few seconds.
+func (h *Health) Defaults() {
+	*h = Health{
+		Type: "http", Path: "/", Interval: Duration(5 * time.Second), Timeout: Duration(time.Second),
+		Healthy: 2, Unhealthy: 3, Expect: StringList{"200-399"},
+	}
+}
+
+// Defaults ejects what fails clearly, and never more than half.
+func (o *Outlier) Defaults() {
+	*o = Outlier{
+		ConsecutiveErrors: 5, ErrorRate: 0.5, MinRequests: 20, Window: Duration(10 * time.Second),
+		Eject: Duration(30 * time.Second), EjectMax: Duration(5 * time.Minute), MaxEjected: 0.5,
+	}
+}
+
+// Defaults opens when half of the requests fail.
+func (b *Breaker) Defaults() {
+	*b = Breaker{
+		ErrorRate: 0.5, SlowRate: 0.8, MinRequests: 20, Window: Duration(10 * time.Second),
+		Open: Duration(5 * time.Second), Probes: 3,
+	}
+}
+
+// Defaults lets few wait, and not for long.
+func (q *Queue) Defaults() { *q = Queue{Max: 100, Timeout: Duration(time.Second)} }
+
+// Defaults leaves an adaptive limit room to sink.
+func (c *Concurrency) Defaults() { c.Min = 4 }
+
+// Defaults looks every few seconds.
+func (d *Discovery) Defaults() {
+	d.Interval = Duration(5 * time.Second)
+	d.Scheme = "http"
+}
+
+// Defaults asks the agent of the same machine.
+func (c *Consul) Defaults() { c.Address = "http://127.0.0.1:8500" }
+
+// Defaults looks in the namespace that is there in every cluster.
+func (k *Kubernetes) Defaults() { k.Namespace = "default" }
 
 // Defaults gives an endpoint one share.
 func (e *Endpoint) Defaults() { e.Weight = 1 }
@@ -81,6 +148,9 @@ func (t *Timeout) Defaults() {
 
 // Defaults gives an upstream one share.
 func (s *Share) Defaults() { s.Weight = 1 }
+
+// Defaults copies every request.
+func (m *Mirror) Defaults() { m.Sample = 1 }
 
 // Defaults redirects for good and keeps the method.
 func (r *Redirect) Defaults() { r.Status = 308 }
@@ -121,6 +191,11 @@ func (c *Config) complete() {
 		}
 		if l.TLS != nil && l.TLS.ACME != nil && l.TLS.ACME.Storage == "" {
 			l.TLS.ACME.Storage = absolute("acme", c.source.parts[0].name)
+		}
+	}
+	for _, u := range c.Upstreams {
+		if u != nil {
+			u.Zone = c.Zone
 		}
 	}
 	taken := make(map[string]bool, len(c.Routes))

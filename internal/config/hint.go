@@ -81,14 +81,6 @@ func later(what, word string) bool {
 	switch what {
 	case "Config":
 		words = "redis cluster tests"
-	case "Upstream":
-		words = "discovery sticky retry hedge health outlier breaker slow_start queue"
-	case "balance":
-		words = "random least_requests ewma hash"
-	case "Endpoint":
-		words = "zone priority"
-	case "Route":
-		words = "mirror"
 	case "Match":
 		words = "when"
 	case "Observe":

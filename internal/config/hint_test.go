@@ -50,7 +50,7 @@ func TestLater(t *testing.T) {
 			}
 		}
 	}
-	if !later("Upstream", "health") || later("Upstream", "helth") || later("nobody", "health") {
+	if !later("Match", "when") || later("Match", "whenever") || later("nobody", "health") {
 		t.Error("the table is not read")
 	}
 }

@@ -26,7 +26,8 @@ const (
 // Load reads a configuration from a file, or from a folder: every *.yaml and
 // *.yml in it that is not hidden, in the order of their names, merged by their
 // top-level keys. Lists are joined; the same name twice is a fault. With a
-// fault that is not a warning the Config is nil.
+// fault that is not a warning the Config is nil or, when the files can be read
+// as a whole, Partial.
 func Load(path string, cat *policy.Catalog) (*Config, Faults) {
 	names, err := Files(path)
 	if err != nil {
@@ -118,28 +119,13 @@ type part struct {
 
 // parse reads the YAML of the part into nodes.
 func (p *part) parse() *Fault {
-	if f := p.readable(); f != nil {
+	root, f := p.document()
+	if f != nil {
 		return f
 	}
-	l, err := yaml.NewLoader(bytes.NewReader(p.data), yaml.WithUniqueKeys(false), yaml.WithPlugin(limits{}))
-	if err != nil {
-		return p.syntax(err)
-	}
-	var doc, next yaml.Node
-	switch err := l.Load(&doc); {
-	case errors.Is(err, io.EOF):
-		return p.at(1, 1, "holds no configuration", "the shortest one has routes: with a match and an upstream")
-	case err != nil:
-		return p.syntax(err)
-	}
-	switch err := l.Load(&next); {
-	case err == nil:
-		return p.at(next.Line, next.Column, "a second YAML document begins", "put it into a file of its own; -c takes a folder")
-	case !errors.Is(err, io.EOF):
-		return p.syntax(err)
-	}
-	root := doc.Content[0]
 	switch {
+	case root == nil:
+		return p.at(1, 1, "holds no configuration", "the shortest one has routes: with a match and an upstream")
 	case root.Kind == yaml.ScalarNode && root.Tag == "!!null", root.Kind == yaml.MappingNode && len(root.Content) == 0:
 		return p.at(root.Line, root.Column, "holds no configuration", "the shortest one has routes: with a match and an upstream")
 	case root.Kind != yaml.MappingNode:
@@ -147,6 +133,31 @@ func (p *part) parse() *Fault {
 	}
 	p.root = root
 	return nil
+}
+
+// document reads the one YAML document of the part, nil when there is none.
+func (p *part) document() (*yaml.Node, *Fault) {
+	if f := p.readable(); f != nil {
+		return nil, f
+	}
+	l, err := yaml.NewLoader(bytes.NewReader(p.data), yaml.WithUniqueKeys(false), yaml.WithPlugin(limits{}))
+	if err != nil {
+		return nil, p.syntax(err)
+	}
+	var doc, next yaml.Node
+	switch err := l.Load(&doc); {
+	case errors.Is(err, io.EOF):
+		return nil, nil
+	case err != nil:
+		return nil, p.syntax(err)
+	}
+	switch err := l.Load(&next); {
+	case err == nil:
+		return nil, p.at(next.Line, next.Column, "a second YAML document begins", "put it into a file of its own; -c takes a folder")
+	case !errors.Is(err, io.EOF):
+		return nil, p.syntax(err)
+	}
+	return doc.Content[0], nil
 }
 
 // readable refuses bytes that no configuration has, before the YAML parser

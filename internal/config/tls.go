@@ -18,6 +18,8 @@ type TLS struct {
 	SessionTickets SessionTickets `yaml:"session_tickets"`
 	// Tell services the client's certificate in the field Client-Cert (RFC 9440).
 	ForwardClientCert bool `yaml:"forward_client_cert"`
+	// Take requests of http3 before the handshake is complete (0-RTT). Whoever can listen can repeat them: methods that may change something are answered 425, and services see Early-Data: 1 (RFC 8470).
+	EarlyData bool `yaml:"early_data"`
 	// Longest time for a TLS handshake; then the connection is closed.
 	HandshakeTimeout Duration `yaml:"handshake_timeout" min:"100ms" max:"10m"`
 }
@@ -123,13 +125,14 @@ type SNIRoute struct {
 }
 
 // Speaks tells whether a listener of HTTP has a version of it: http1, http2,
-// http3 or h2c. Where nothing is said it is http1, and http2 over TLS.
+// http3 or h2c. Where nothing is said it is http1, and http2 over TLS on the
+// gateway's own engine.
 func (l *Listener) Speaks(version string) bool {
 	if l.Protocol != "http" {
 		return false
 	}
 	if l.Protocols == nil {
-		return version == "http1" || version == "http2" && l.TLS != nil
+		return version == "http1" || version == "http2" && l.TLS != nil && l.Engine != "std"
 	}
 	for _, p := range l.Protocols {
 		if p == version {

@@ -24,6 +24,7 @@ type Exchange struct {
 	Times    Times    // when things happened
 	Problem  *Problem // set when the gateway answers for want of a proper answer
 	Upstream Upstream // which endpoint was asked, for logs and metrics
+	Tunnel   TunnelLimits
 	Down     Downstream
 
 	// ForwardedCert is the X-Forwarded-Client-Cert of a trusted proxy, "" when
@@ -38,6 +39,7 @@ type Exchange struct {
 	mu       sync.Mutex
 	waiting  Interrupter
 	canceled error
+	diverted error
 }
 
 // Client is what is known of the sender. One Client serves all exchanges of a
@@ -45,13 +47,19 @@ type Exchange struct {
 type Client struct {
 	Addr     netip.AddrPort // who asked, after the rules on trusted proxies
 	IP       string         // Addr's address as text
-	Peer     netip.AddrPort // the other end of the socket
+	Peer     netip.AddrPort // the other end of the socket, or what a believed PROXY header says of it
+	Local    netip.AddrPort // where the client connected to, by the same rule; zero for a unix socket
 	Trusted  bool           // the peer may set X-Forwarded-* and Forwarded
 	Proxies  []netip.Prefix // the listener's trusted proxies
 	Listener string         // name of the listener that took the connection
 	Port     string         // the listener's port in decimal, "" for a unix socket
 	TLS      *TLS           // nil on a plain connection
+	AltSvc   string         // what the client's answers say in Alt-Svc (RFC 7838), "" for nothing
 	Shard    uint32         // spreads counters; any value will do
+
+	// ForwardCert says that services are told the certificate of TLS.Peer, in
+	// the field Client-Cert (RFC 9440).
+	ForwardCert bool
 }
 
 // Who is the identity that authentication found. What its lists and maps hold
@@ -104,6 +112,11 @@ type Times struct {
 	Sent      int64 // the request began to go to the upstream
 	FirstByte int64 // the head of the upstream's answer was read
 	End       int64 // the answer was written, or given up
+
+	// Due is when the upstream's answer must have passed through, zero while
+	// nothing limits that. It ends writing as well: a client that does not
+	// read would otherwise keep the upstream's connection.
+	Due int64
 }
 
 var (
@@ -142,6 +155,7 @@ func Put(x *Exchange) {
 	x.Times = Times{}
 	x.Problem = nil
 	x.Upstream = Upstream{}
+	x.Tunnel = TunnelLimits{}
 	x.Down = nil
 	x.ForwardedCert = ""
 	x.id = ""
@@ -149,7 +163,7 @@ func Put(x *Exchange) {
 		x.render = nil
 	}
 	x.mu.Lock()
-	x.waiting, x.canceled = nil, nil
+	x.waiting, x.canceled, x.diverted = nil, nil, nil
 	x.mu.Unlock()
 	pool.Put(x)
 }
@@ -195,19 +209,43 @@ var ErrClientGone = errors.New("client closed the connection")
 type Interrupter interface{ Interrupt() }
 
 // Bind says what the exchange is about to wait on, nil when it stops waiting.
-// It returns the reason when the exchange has been cancelled. Between Bind(i)
+// It returns the reason when the exchange has been cancelled or diverted. Between Bind(i)
 // and Bind(nil), and at no other time, i may be interrupted.
 func (x *Exchange) Bind(i Interrupter) error {
 	x.mu.Lock()
 	x.waiting = i
 	err := x.canceled
+	if err == nil {
+		err = x.diverted
+	}
 	x.mu.Unlock()
 	return err
 }
 
+// Divert wakes what the exchange waits on, and keeps it from waiting for
+// anything else, until Rejoin: another goroutine has what it waits for. The
+// caller knows that the exchange has not been put back. Who is woken cannot
+// tell it from an interruption without a reason.
+func (x *Exchange) Divert(cause error) {
+	x.mu.Lock()
+	x.diverted = cause
+	if x.waiting != nil {
+		x.waiting.Interrupt()
+	}
+	x.mu.Unlock()
+}
+
+// Rejoin ends the effect of Divert. Only the exchange's own goroutine calls
+// it.
+func (x *Exchange) Rejoin() {
+	x.mu.Lock()
+	x.diverted = nil
+	x.mu.Unlock()
+}
+
 // Cancel says that nobody waits for the answer any more and wakes what the
-// exchange waits on. It is the only method that another goroutine may call,
-// and only while it knows that the exchange has not been put back.
+// exchange waits on. It and Divert are the only methods that another goroutine
+// may call, and only while it knows that the exchange has not been put back.
 func (x *Exchange) Cancel(cause error) {
 	x.mu.Lock()
 	if x.canceled == nil {

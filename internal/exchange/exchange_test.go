@@ -143,6 +143,40 @@ type channel chan struct{}
 func (c channel) Interrupt() { c <- struct{}{} }
 
 // Whoever waits is woken by another goroutine, whichever comes first.
+// Who is diverted waits for nothing until he rejoins, and can be cancelled all
+// the same.
+func TestDivert(t *testing.T) {
+	reason := errors.New("another has the answer")
+	for _, c := range []struct {
+		name        string
+		f           func(x *Exchange, c *counter) error
+		interrupted int
+		want        error
+	}{
+		{"before the wait", func(x *Exchange, c *counter) error { x.Divert(reason); return x.Bind(c) }, 0, reason},
+		{"during the wait", func(x *Exchange, c *counter) error { x.Bind(c); x.Divert(reason); return x.Bind(nil) }, 1, reason},
+		{"it is not cancelled", func(x *Exchange, c *counter) error { x.Divert(reason); return x.Canceled() }, 0, nil},
+		{"until it rejoins", func(x *Exchange, c *counter) error { x.Divert(reason); x.Rejoin(); return x.Bind(c) }, 0, nil},
+		{"cancelled as well", func(x *Exchange, c *counter) error { x.Divert(reason); x.Cancel(io.EOF); return x.Bind(c) }, 0, io.EOF},
+		{"cancelled later", func(x *Exchange, c *counter) error {
+			x.Divert(reason)
+			x.Rejoin()
+			x.Bind(c)
+			x.Cancel(io.EOF)
+			return x.Bind(nil)
+		}, 1, io.EOF},
+	} {
+		x, w := Get(), new(counter)
+		if err := c.f(x, w); !errors.Is(err, c.want) || w.n != c.interrupted {
+			t.Errorf("%s: %v, interrupted %d times", c.name, err, w.n)
+		}
+		Put(x)
+		if y := Get(); y.Bind(nil) != nil {
+			t.Errorf("%s: it is remembered", c.name)
+		}
+	}
+}
+
 func TestCancelRace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for range 100 {

@@ -17,6 +17,8 @@ const (
 	AltSvc
 	Authorization
 	CacheControl
+	ClientCert
+	ClientCertChain
 	Connection
 	ContentEncoding
 	ContentLength
@@ -74,7 +76,7 @@ const (
 var knownNames = [numKnown]string{
 	Accept: "Accept", AcceptEncoding: "Accept-Encoding", AcceptLanguage: "Accept-Language",
 	AcceptRanges: "Accept-Ranges", Age: "Age", Allow: "Allow", AltSvc: "Alt-Svc",
-	Authorization: "Authorization", CacheControl: "Cache-Control", Connection: "Connection",
+	Authorization: "Authorization", CacheControl: "Cache-Control", ClientCert: "Client-Cert", ClientCertChain: "Client-Cert-Chain", Connection: "Connection",
 	ContentEncoding: "Content-Encoding", ContentLength: "Content-Length",
 	ContentRange: "Content-Range", ContentType: "Content-Type", Cookie: "Cookie", Date: "Date",
 	ETag: "ETag", Expect: "Expect", Expires: "Expires", Forwarded: "Forwarded",

@@ -1,8 +1,12 @@
 package exchange
 
-import "io"
+import (
+	"io"
+	"time"
+)
 
-// Proto is a version of HTTP.
+// Proto is a version of HTTP, or what a connection that is passed on unopened
+// carries.
 type Proto uint8
 
 // The protocol versions.
@@ -11,6 +15,8 @@ const (
 	HTTP11
 	HTTP2
 	HTTP3
+	TCP       // whatever it is
+	PassedTLS // TLS that the service ends
 )
 
 func (p Proto) String() string {
@@ -23,6 +29,10 @@ func (p Proto) String() string {
 		return "HTTP/2.0"
 	case HTTP3:
 		return "HTTP/3.0"
+	case TCP:
+		return "tcp"
+	case PassedTLS:
+		return "tls"
 	}
 	return ""
 }
@@ -243,11 +253,23 @@ var statusText = map[int]string{
 	507: "Insufficient Storage", 508: "Loop Detected", 510: "Not Extended", 511: "Network Authentication Required",
 }
 
-// Tunnel is the Body of a 101 answer: the upstream's half of the connection.
+// TunnelLimits bound an upgraded connection, or one that is passed on. A zero is
+// no limit.
+type TunnelLimits struct {
+	Idle       time.Duration // without a byte either way; the upstream has one too, and the shorter holds
+	Lifetime   time.Duration // whatever flows
+	MaxMessage int64         // bytes of a WebSocket message, as they are sent
+	MaxFrame   int64         // bytes of one WebSocket frame's payload
+}
+
+// Tunnel is the Body of a 101 answer: the upstream's half of the connection. It
+// is also what Connect of an upstream returns for a connection that is passed
+// on.
 type Tunnel interface {
 	Body
 	// Join moves bytes both ways between the client and the upstream until
-	// both sides have ended, one failed, or neither moved a byte for the
-	// upstream's idle time. It closes both.
+	// both sides have ended, one failed, or a limit of x.Tunnel or the
+	// upstream's idle time was reached. It closes both, and says in
+	// x.Request.Received and x.Response.Sent how many bytes went each way.
 	Join(x *Exchange, client Stream) error
 }

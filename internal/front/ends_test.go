@@ -50,10 +50,10 @@ func TestHalfClosedClientsAreAnswered(t *testing.T) {
 func TestClientsThatGoCancel(t *testing.T) {
 	for name, leave := range map[string]func(k *client){
 		"by a reset": func(k *client) {
-			if err := k.Conn.(*net.TCPConn).SetLinger(0); err != nil {
+			if err := k.tcp().SetLinger(0); err != nil {
 				k.t.Error(err)
 			}
-			k.Close()
+			k.tcp().Close()
 		},
 		"by half-closing for too long": func(k *client) { k.closeWrite() },
 	} {
@@ -84,10 +84,10 @@ func TestClientsThatGoWithinABody(t *testing.T) {
 		code  string
 	}{
 		"by a reset": {func(k *client) {
-			if err := k.Conn.(*net.TCPConn).SetLinger(0); err != nil {
+			if err := k.tcp().SetLinger(0); err != nil {
 				k.t.Error(err)
 			}
-			k.Close()
+			k.tcp().Close()
 		}, ""},
 		"by half-closing": {func(k *client) { k.closeWrite() }, "body_cut"},
 	} {

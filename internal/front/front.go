@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"sync"
 
+	"gatehouse.dev/gatehouse/internal/certs"
 	"gatehouse.dev/gatehouse/internal/config"
 	"gatehouse.dev/gatehouse/internal/exchange"
 	"gatehouse.dev/gatehouse/internal/observe"
@@ -20,6 +21,9 @@ import (
 type Options struct {
 	Handler func(*exchange.Exchange) // serves an exchange
 	Refused func(*exchange.Exchange) // reports one that an engine refused by itself
+	// Pass passes a connection on that the listener does not open, and reports
+	// it. Unless it sets x.Response.HeadSent it leaves the stream alone.
+	Pass    func(x *exchange.Exchange, client exchange.Stream)
 	Metrics *observe.Metrics
 	Log     *slog.Logger
 	Sweeper *wire.Sweeper
@@ -45,8 +49,13 @@ func New(o Options) *Front {
 type Change struct {
 	f     *Front
 	cfgs  []*config.Listener
+	sets  Sets
 	fresh map[string]*listener
+	quic  map[string]*h3 // for listeners that had none
 }
+
+// Sets gives the certificates of a listener, nil for one without TLS.
+type Sets func(*config.Listener) *certs.Set
 
 // Error says which listener could not be opened.
 type Error struct {
@@ -61,31 +70,50 @@ var errStopping = errors.New("the gateway is stopping")
 
 // Prepare opens the sockets that the configuration asks for and that are not
 // open yet. Nothing else changes before Commit.
-func (f *Front) Prepare(cfgs []*config.Listener) (*Change, error) {
+func (f *Front) Prepare(cfgs []*config.Listener, sets Sets) (*Change, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	c := &Change{f: f, cfgs: cfgs, fresh: make(map[string]*listener)}
+	c := &Change{f: f, cfgs: cfgs, sets: sets, fresh: make(map[string]*listener), quic: make(map[string]*h3)}
 	if f.stopped {
 		return nil, errStopping
 	}
 	for i, cfg := range cfgs {
-		if f.open[cfg.Address] != nil || c.fresh[cfg.Address] != nil {
-			continue
-		}
-		l, err := listen(cfg.Address, &f.o)
-		if err != nil {
+		if err := c.open(cfg); err != nil {
 			c.Discard()
 			return nil, &Error{i, fmt.Errorf("listen on %q: %w", cfg.Address, err)}
 		}
-		c.fresh[cfg.Address] = l
 	}
 	return c, nil
+}
+
+// open opens the sockets of a listener that are not open yet.
+func (c *Change) open(cfg *config.Listener) (err error) {
+	l := c.f.open[cfg.Address]
+	if l == nil {
+		l = c.fresh[cfg.Address]
+	}
+	if l == nil {
+		if l, err = listen(cfg.Address, &c.f.o); err != nil {
+			return err
+		}
+		c.fresh[cfg.Address] = l
+	}
+	if cfg.Speaks("http3") && l.quic == nil && c.quic[cfg.Address] == nil {
+		c.quic[cfg.Address], err = openH3(l, h3settingsOf(cfg, c.sets(cfg), c.f.o.Metrics))
+	}
+	return err
 }
 
 // Discard closes the sockets that Prepare opened.
 func (c *Change) Discard() {
 	for _, l := range c.fresh {
 		l.close()
+	}
+	for _, h := range c.quic {
+		if h != nil {
+			h.close()
+			h.drain()
+		}
 	}
 }
 
@@ -108,7 +136,7 @@ func (c *Change) Commit() {
 			l = c.fresh[cfg.Address]
 			f.open[cfg.Address] = l
 		}
-		l.configure(cfg)
+		l.configure(cfg, c.sets(cfg), c.quic[cfg.Address])
 		if c.fresh[cfg.Address] != nil {
 			l.serve()
 			f.o.Log.Info("listening", "listener", cfg.Name, "address", l.ln.Addr().String())

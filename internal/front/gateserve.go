@@ -1,6 +1,7 @@
 package front
 
 import (
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -93,13 +94,31 @@ func (g *gate) broken(err error) error {
 	return h1.Refuse("net/http does not read the body: " + err.Error())
 }
 
-// reset makes Close reset the connection.
+// reset makes Close reset the connection. TLS must not say that it has ended:
+// the socket below it is closed at once.
 func (g *gate) reset() {
-	if t, ok := g.Conn.(*net.TCPConn); ok {
+	nc := socketOf(g.Conn)
+	noLinger(nc)
+	if nc != g.Conn {
+		_ = nc.Close()
+	}
+	g.abrupt = true
+}
+
+// socketOf returns what lies below TLS, or the connection itself.
+func socketOf(nc net.Conn) net.Conn {
+	if t, ok := nc.(*tls.Conn); ok {
+		return t.NetConn()
+	}
+	return nc
+}
+
+// noLinger makes the close of a socket a reset.
+func noLinger(nc net.Conn) {
+	if t, ok := nc.(*net.TCPConn); ok {
 		// Without it the close is an ordinary one; it is still a close.
 		_ = t.SetLinger(0)
 	}
-	g.abrupt = true
 }
 
 // upgraded makes the gate an ordinary connection.
@@ -124,10 +143,9 @@ func (g *gate) drain() {
 
 // cut ends the connection, whatever it is at. net/http closes it soon after.
 func (g *gate) cut() {
-	if t, ok := g.Conn.(*net.TCPConn); ok {
-		_ = t.SetLinger(0)
-	}
-	_ = g.Conn.Close()
+	nc := socketOf(g.Conn)
+	noLinger(nc)
+	_ = nc.Close()
 	g.mu.Lock()
 	a := g.now
 	g.wake()

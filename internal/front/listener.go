@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"gatehouse.dev/gatehouse/internal/certs"
 	"gatehouse.dev/gatehouse/internal/config"
 	"gatehouse.dev/gatehouse/internal/exchange"
 	"gatehouse.dev/gatehouse/internal/observe"
@@ -30,12 +31,15 @@ type listener struct {
 	serial   atomic.Uint32            // of connections, spreads counters
 	accepted chan struct{}            // closed when no more are accepted
 
-	mu      sync.Mutex
-	room    *sync.Cond     // signalled when a connection ends
-	engines map[engine]int // running connections by engine
-	total   int
-	serving bool // serve was called
-	closed  bool
+	mu        sync.Mutex
+	room      *sync.Cond     // signalled when a connection ends
+	engines   map[engine]int // running connections by engine
+	total     int
+	strangers map[net.Conn]struct{} // whose PROXY header is being read
+	quic      *h3                   // nil without HTTP/3; written under the front's lock too
+	quics     map[*h3]struct{}      // that one, and those that drain
+	serving   bool                  // serve was called
+	closed    bool
 }
 
 // settings is what connections are accepted with. Connections that were
@@ -51,8 +55,9 @@ type engine interface {
 	// start serves a connection on goroutines of its own and calls ended when
 	// it has been closed. It takes connections while it drains, too.
 	start(nc net.Conn, client *exchange.Client, ended func())
-	// limit gives the engine new limits, for running connections too.
-	limit(config.Limits)
+	// configure gives the engine new settings: limits hold for running
+	// connections too, certificates for new ones. set is nil without TLS.
+	configure(cfg *config.Listener, set *certs.Set)
 	// drain makes connections end as soon as they have nothing in flight.
 	drain()
 	// cut ends all connections at once.
@@ -68,7 +73,7 @@ func listen(address string, o *Options) (*listener, error) {
 }
 
 func newListener(ln net.Listener, o *Options) *listener {
-	l := &listener{o: o, ln: ln, engines: make(map[engine]int), accepted: make(chan struct{})}
+	l := &listener{o: o, ln: ln, engines: make(map[engine]int), strangers: make(map[net.Conn]struct{}), quics: make(map[*h3]struct{}), accepted: make(chan struct{})}
 	l.room = sync.NewCond(&l.mu)
 	if tcp, ok := ln.Addr().(*net.TCPAddr); ok {
 		l.port = strconv.Itoa(tcp.Port)
@@ -118,18 +123,19 @@ func abandoned(path string) bool {
 }
 
 // configure gives the listener new settings. Limits change for running
-// connections too; a change of who is trusted, or of the engine, ends them as
-// soon as they have nothing in flight.
-func (l *listener) configure(cfg *config.Listener) {
+// connections too; a change of who is trusted, of the protocols, or of what
+// clients have to show ends them as soon as they have nothing in flight.
+func (l *listener) configure(cfg *config.Listener, set *certs.Set, fresh *h3) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	old := l.settings.Load()
+	l.configureQUIC(cfg, set, fresh, old != nil && same(old.cfg, cfg))
 	s := &settings{cfg: cfg, meter: l.o.Metrics.Listener(cfg.Name)}
 	if old != nil && same(old.cfg, cfg) {
 		s.engine = old.engine
-		s.engine.limit(cfg.Limits)
+		s.engine.configure(cfg, set)
 	} else {
-		s.engine = newEngine(cfg, l.o)
+		s.engine = newEngine(cfg, set, l.o, s.meter)
 	}
 	l.settings.Store(s)
 	if old != nil && old.engine != s.engine {
@@ -139,14 +145,28 @@ func (l *listener) configure(cfg *config.Listener) {
 }
 
 func same(a, b *config.Listener) bool {
-	return a.Name == b.Name && a.Engine == b.Engine && slices.Equal(a.TrustedProxies, b.TrustedProxies)
+	if a.Name != b.Name || a.Engine != b.Engine || a.Protocol != b.Protocol || a.ProxyProtocol != b.ProxyProtocol || !slices.Equal(a.TrustedProxies, b.TrustedProxies) {
+		return false
+	}
+	for _, version := range []string{"http1", "http2", "http3", "h2c"} {
+		if a.Speaks(version) != b.Speaks(version) {
+			return false
+		}
+	}
+	if a.TLS == nil || b.TLS == nil {
+		return a.TLS == b.TLS
+	}
+	return a.TLS.ClientAuth == b.TLS.ClientAuth && a.TLS.MinVersion == b.TLS.MinVersion
 }
 
-func newEngine(cfg *config.Listener, o *Options) engine {
-	if cfg.Engine == "std" {
-		return newStd(cfg.Limits, o)
+func newEngine(cfg *config.Listener, set *certs.Set, o *Options, meter *observe.Listener) engine {
+	if cfg.Protocol == "tcp" || cfg.Protocol == "tls" {
+		return newPasser(cfg, o)
 	}
-	return newNative(cfg.Limits, o)
+	if cfg.Engine == "std" {
+		return newStd(cfg, set, o, meter)
+	}
+	return newNative(cfg, set, o, meter)
 }
 
 // serve begins to accept connections.
@@ -232,7 +252,12 @@ func (l *listener) start(nc net.Conn) {
 	l.mu.Unlock()
 	client := l.client(nc, s.cfg)
 	s.meter.Opened(client.Shard)
-	s.engine.start(nc, client, func() { l.end(s, client.Shard) })
+	ended := func() { l.end(s, client.Shard) }
+	if s.cfg.ProxyProtocol {
+		go l.introduce(s, nc, client, ended)
+		return
+	}
+	s.engine.start(nc, client, ended)
 }
 
 func (l *listener) end(s *settings, shard uint32) {
@@ -248,20 +273,40 @@ func (l *listener) end(s *settings, shard uint32) {
 
 // client describes the other end of a connection.
 func (l *listener) client(nc net.Conn, cfg *config.Listener) *exchange.Client {
+	c := l.describe(nc.RemoteAddr(), nc.LocalAddr(), cfg)
+	if cfg.Speaks("http3") {
+		c.AltSvc = `h3=":` + l.port + `"; ma=86400`
+	}
+	return c
+}
+
+// describe describes the client at the other end of two addresses.
+func (l *listener) describe(remote, local net.Addr, cfg *config.Listener) *exchange.Client {
 	c := &exchange.Client{Listener: cfg.Name, Port: l.port, Shard: l.serial.Add(1), Proxies: cfg.TrustedProxies}
-	if tcp, ok := nc.RemoteAddr().(*net.TCPAddr); ok {
-		ap := tcp.AddrPort()
-		ap = netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
-		c.Addr, c.Peer = ap, ap
-		bare := ap.Addr().WithZone("") // no prefix contains an address with a zone
-		c.IP = bare.String()
-		c.Trusted = slices.ContainsFunc(cfg.TrustedProxies, func(p netip.Prefix) bool { return p.Contains(bare) })
+	if c.Peer = addrPort(remote); c.Peer.IsValid() {
+		c.Addr, c.Local = c.Peer, addrPort(local)
+		l.known(c, cfg.TrustedProxies)
 	} else {
 		// Whoever may open a unix socket is on this machine and was let in by
 		// the file's permissions.
 		c.Trusted = true
 	}
 	return c
+}
+
+// addrPort returns an address of the internet, or the zero AddrPort.
+func addrPort(a net.Addr) netip.AddrPort {
+	var ap netip.AddrPort
+	switch a := a.(type) {
+	case *net.TCPAddr:
+		ap = a.AddrPort()
+	case *net.UDPAddr:
+		ap = a.AddrPort()
+	}
+	if !ap.IsValid() {
+		return ap
+	}
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
 }
 
 func (l *listener) name() string {
@@ -293,6 +338,9 @@ func (l *listener) close() {
 	serving := l.serving
 	l.closed = true
 	l.room.Broadcast()
+	if l.quic != nil {
+		l.quic.close()
+	}
 	l.mu.Unlock()
 	// What can fail is setting a deadline on a socket that is closed already.
 	if d, ok := l.ln.(interface{ SetDeadline(time.Time) error }); ok && serving {
@@ -313,6 +361,9 @@ func (l *listener) drain() {
 	}
 	for _, e := range l.running() {
 		e.drain()
+	}
+	for _, h := range l.running3() {
+		h.drain()
 	}
 }
 
@@ -336,8 +387,16 @@ func (l *listener) wait(ctx context.Context) (cut int) {
 	if cut = l.remaining(ctx); cut == 0 {
 		return 0
 	}
+	l.mu.Lock()
+	for nc := range l.strangers {
+		_ = nc.Close() // who reads from it closes it again
+	}
+	l.mu.Unlock()
 	for _, e := range l.running() {
 		e.cut()
+	}
+	for _, h := range l.running3() {
+		h.cut()
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cutTime)
 	defer cancel()

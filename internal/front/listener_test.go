@@ -54,7 +54,7 @@ func TestAbandonedUnixSocketIsReplaced(t *testing.T) {
 	cfg := listenerOf("native")
 	cfg.Address = "unix:" + path
 	f := New(Options{})
-	if _, err := f.Prepare([]*config.Listener{cfg}); !errors.Is(err, syscall.EADDRINUSE) {
+	if _, err := f.Prepare([]*config.Listener{cfg}, plainSets); !errors.Is(err, syscall.EADDRINUSE) {
 		t.Fatalf("a socket in use was taken: %v", err)
 	}
 	old.SetUnlinkOnClose(false)
@@ -72,7 +72,7 @@ func TestUnixSocketDoesNotReplaceAFile(t *testing.T) {
 	}
 	cfg := listenerOf("native")
 	cfg.Address = "unix:" + path
-	if _, err := New(Options{}).Prepare([]*config.Listener{cfg}); err == nil {
+	if _, err := New(Options{}).Prepare([]*config.Listener{cfg}, plainSets); err == nil {
 		t.Error("listening")
 	}
 	if b, err := os.ReadFile(path); string(b) != "precious" || err != nil {
@@ -152,12 +152,12 @@ func TestFaultyChangeOpensNothing(t *testing.T) {
 	r := newRig(t, first, pathOf)
 	second := with(first, func(l *config.Listener) { l.Address = "127.0.0.1:0 " })
 	third := with(first, func(l *config.Listener) { l.Address = taken.Addr().String() })
-	_, err = r.f.Prepare([]*config.Listener{first, third})
+	_, err = r.f.Prepare([]*config.Listener{first, third}, plainSets)
 	var where *Error
 	if !errors.As(err, &where) || where.Index != 1 || !errors.Is(err, syscall.EADDRINUSE) {
 		t.Errorf("error %v", err)
 	}
-	if _, err = r.f.Prepare([]*config.Listener{second}); err == nil {
+	if _, err = r.f.Prepare([]*config.Listener{second}, plainSets); err == nil {
 		t.Error("an address with a space was taken")
 	}
 	if list := r.f.Listeners(); len(list) != 1 {
@@ -244,8 +244,8 @@ func TestConnectionsBeyondTheCeilingWait(t *testing.T) {
 			k.expect(200, "test/")
 		}
 		c, d := r.dial(t), r.dial(t)
-		c.send(simple)
-		d.send(simple)
+		go c.send(simple) // a handshake waits for who accepts
+		go d.send(simple)
 		if n := r.f.Listeners()[0].Connections; n != 2 {
 			t.Errorf("%d connections", n)
 		}
@@ -277,7 +277,7 @@ func TestAcceptingComesBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	l := newListener(&failing{ln, 3}, &r.f.o)
-	l.configure(r.cfg)
+	l.configure(r.cfg, nil, nil)
 	l.serve()
 	r.network, r.address = "tcp", ln.Addr().String()
 	k := r.dial(t)
@@ -320,7 +320,7 @@ func TestConnectionsInTheQueueAreServedWhenAListenerCloses(t *testing.T) {
 
 func TestNothingOpensAfterDrain(t *testing.T) {
 	r := newRig(t, listenerOf("native"), pathOf)
-	pending, err := r.f.Prepare([]*config.Listener{with(r.cfg, func(l *config.Listener) { l.Address = "[::1]:0" })})
+	pending, err := r.f.Prepare([]*config.Listener{with(r.cfg, func(l *config.Listener) { l.Address = "[::1]:0" })}, plainSets)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -329,7 +329,7 @@ func TestNothingOpensAfterDrain(t *testing.T) {
 	if list := r.f.Listeners(); len(list) != 0 {
 		t.Errorf("listeners %+v", list)
 	}
-	if _, err := r.f.Prepare([]*config.Listener{r.cfg}); err == nil {
+	if _, err := r.f.Prepare([]*config.Listener{r.cfg}, plainSets); err == nil {
 		t.Error("prepared")
 	}
 }

@@ -3,6 +3,7 @@ package front
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"log/slog"
@@ -13,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"gatehouse.dev/gatehouse/internal/certs"
 	"gatehouse.dev/gatehouse/internal/config"
 	"gatehouse.dev/gatehouse/internal/exchange"
 	"gatehouse.dev/gatehouse/internal/observe"
@@ -21,7 +23,7 @@ import (
 
 // doors are the ways in: every behaviour of matrix_test.go is tested through
 // each of them.
-var doors = []string{"native", "std"}
+var doors = []string{"native", "std", "native-tls", "std-tls"}
 
 // each runs a test through every door.
 func each(t *testing.T, f func(t *testing.T, door string)) {
@@ -35,6 +37,7 @@ type rig struct {
 	t       testing.TB
 	f       *Front
 	cfg     *config.Listener
+	store   *certs.Store
 	network string
 	address string
 
@@ -45,7 +48,11 @@ type rig struct {
 // settings are those of the tables in h1test, with times that nothing here
 // reaches.
 func listenerOf(door string) *config.Listener {
-	l := &config.Listener{Name: "test", Address: "127.0.0.1:0", Engine: door}
+	engine, secure := strings.CutSuffix(door, "-tls")
+	l := &config.Listener{Name: "test", Address: "127.0.0.1:0", Protocol: "http", Engine: engine}
+	if secure {
+		l.TLS, l.Protocols = new(config.TLS), config.StringList{"http1"}
+	}
 	l.Limits.Defaults()
 	l.Limits.HeaderBytes, l.Limits.Headers, l.Limits.Body = 8192, 50, 65536
 	l.Limits.HeaderTimeout = config.Duration(time.Minute)
@@ -56,19 +63,23 @@ func listenerOf(door string) *config.Listener {
 
 func newRig(t testing.TB, cfg *config.Listener, handler func(*exchange.Exchange)) *rig {
 	t.Helper()
-	r := &rig{t: t, cfg: cfg, network: "tcp"}
+	return newRigOf(t, cfg, Options{Handler: handler})
+}
+
+// newRigOf makes a rig with options of which the usual ones are filled in.
+func newRigOf(t testing.TB, cfg *config.Listener, o Options) *rig {
+	t.Helper()
+	r := &rig{t: t, cfg: cfg, network: "tcp", store: newStore(t)}
 	sweeper := wire.NewSweeper()
-	r.f = New(Options{
-		Handler: handler,
-		Refused: func(x *exchange.Exchange) {
-			r.mu.Lock()
-			r.refused = append(r.refused, x.Problem)
-			r.mu.Unlock()
-		},
-		Metrics: observe.NewMetrics(config.Metrics{}),
-		Log:     slog.New(slog.NewTextHandler(t.Output(), nil)),
-		Sweeper: sweeper,
-	})
+	o.Refused = func(x *exchange.Exchange) {
+		r.mu.Lock()
+		r.refused = append(r.refused, x.Problem)
+		r.mu.Unlock()
+	}
+	o.Metrics = observe.NewMetrics(config.Metrics{})
+	o.Log = slog.New(slog.NewTextHandler(t.Output(), nil))
+	o.Sweeper = sweeper
+	r.f = New(o)
 	r.apply(cfg)
 	t.Cleanup(func() {
 		ctx, cancel := context.WithCancel(context.Background())
@@ -86,11 +97,21 @@ func newRig(t testing.TB, cfg *config.Listener, handler func(*exchange.Exchange)
 
 func (r *rig) apply(cfgs ...*config.Listener) {
 	r.t.Helper()
-	c, err := r.f.Prepare(cfgs)
+	c, err := r.f.Prepare(cfgs, r.sets(cfgs...))
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	c.Commit()
+}
+
+// sets gives the certificates of listeners, for which they get files.
+func (r *rig) sets(cfgs ...*config.Listener) Sets {
+	for _, cfg := range cfgs {
+		if cfg.TLS != nil && cfg.TLS.Certificates == nil {
+			cfg.TLS = tlsOf(r.t.(interface{ TempDir() string }).TempDir())
+		}
+	}
+	return sets(r.t, r.store, cfgs)
 }
 
 // refusals returns the codes of what was reported as refused.
@@ -120,17 +141,38 @@ func (r *rig) dial(t testing.TB) *client {
 	if err := nc.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
+	if r.cfg.TLS != nil {
+		nc = tls.Client(nc, trusting())
+	}
 	return &client{t, nc, bufio.NewReader(nc)}
 }
 
 // send writes; a server that has closed already is no fault.
 func (c *client) send(s string) { _, _ = io.WriteString(c.Conn, s) }
 
+// bare writes below TLS.
+func (c *client) bare(s string) { _, _ = io.WriteString(c.tcp(), s) }
+
 func (c *client) closeWrite() {
 	c.t.Helper()
 	if err := c.Conn.(interface{ CloseWrite() error }).CloseWrite(); err != nil {
 		c.t.Fatal(err)
 	}
+	if _, ok := c.Conn.(*tls.Conn); ok {
+		// That TLS has ended is seen by who reads; whoever does not sees the
+		// socket.
+		if err := c.tcp().CloseWrite(); err != nil {
+			c.t.Fatal(err)
+		}
+	}
+}
+
+// tcp returns the socket of a connection, below TLS where there is any.
+func (c *client) tcp() *net.TCPConn {
+	if t, ok := c.Conn.(*tls.Conn); ok {
+		return t.NetConn().(*net.TCPConn)
+	}
+	return c.Conn.(*net.TCPConn)
 }
 
 // head reads an answer's head; the body is still to be read.

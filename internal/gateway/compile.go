@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"runtime/debug"
@@ -42,33 +41,37 @@ func (g *Gateway) Apply(cfg *config.Config) config.Faults {
 }
 
 // Compile builds a snapshot of a configuration. It goes on after a fault and
-// reports all of them; with any that is not a warning it returns nil.
+// reports all of them; with any that is not a warning, and for a configuration
+// that is partial, it returns nil.
 func (g *Gateway) Compile(cfg *config.Config) (*Pending, config.Faults) {
 	g.keep.begin()
 	c := &compiler{
 		g: g, cfg: cfg,
 		slots: new(policy.Slots),
-		s:     &Snapshot{Digest: cfg.Digest(), Routes: len(cfg.Routes)},
+		s:     &Snapshot{Routes: len(cfg.Routes)},
 	}
 	c.routes()
 	c.plans()
+	c.passages()
 	c.faults.Sort()
-	if c.faults.Fatal() {
+	if c.faults.Fatal() || cfg.Partial() {
 		g.keep.discard()
 		return nil, c.faults
 	}
+	c.s.Digest = cfg.Digest()
 	c.s.Warnings = len(c.faults)
 	return &Pending{g, c.s}, c.faults
 }
 
 type compiler struct {
-	groups []compiled // policies of consumer groups, by group
-	g      *Gateway
-	cfg    *config.Config
-	slots  *policy.Slots
-	ends   []end
-	faults config.Faults
-	s      *Snapshot
+	g         *Gateway
+	cfg       *config.Config
+	slots     *policy.Slots
+	ends      []end
+	listeners [][]compiled // policies by listener
+	faults    config.Faults
+	s         *Snapshot
+	groups    []compiled // policies of consumer groups, by group
 }
 
 // compiled is a policy with what decides its place in a plan.
@@ -88,19 +91,26 @@ func (c *compiler) fault(path, text, hint string) {
 
 // routes builds the match table and the ends.
 func (c *compiler) routes() {
-	entries := make([]router.Entry, len(c.cfg.Routes))
+	entries := make([]router.Entry, 0, len(c.cfg.Routes))
+	places := make([]int, 0, len(c.cfg.Routes)) // of the entries among the routes
 	for i, r := range c.cfg.Routes {
-		entries[i] = router.Entry{Name: r.Name, Match: r.Match}
+		if r != nil {
+			entries = append(entries, router.Entry{Name: r.Name, Match: r.Match})
+			places = append(places, i)
+		}
 	}
 	table, clashes := router.New(entries)
 	for _, clash := range clashes {
-		f := c.cfg.Fault(fmt.Sprintf("routes[%d].%s", clash.Index, clash.Field), clash.Text, clash.Hint)
+		f := c.cfg.Fault(fmt.Sprintf("routes[%d].%s", places[clash.Index], clash.Field), clash.Text, clash.Hint)
 		f.Warning = clash.Warning
 		c.faults = append(c.faults, f)
 	}
 	c.s.table = table
+	c.ends = make([]end, len(c.cfg.Routes))
 	for i, r := range c.cfg.Routes {
-		c.ends = append(c.ends, c.end(fmt.Sprintf("routes[%d]", i), r))
+		if r != nil {
+			c.ends[i] = c.end(fmt.Sprintf("routes[%d]", i), r)
+		}
 	}
 }
 
@@ -119,15 +129,16 @@ func (c *compiler) end(path string, r *config.Route) end {
 		return respond(r.Respond)
 	}
 	w := c.rewrite(path+".rewrite", r.Rewrite, names)
+	beside := c.mirror(path+".mirror.upstream", r.Mirror)
 	if len(r.Split) == 0 {
-		return &upstreamEnd{upstream: c.upstream(path+".upstream", r.Upstream), rewrite: w}
+		return &upstreamEnd{upstream: beside(c.upstream(path+".upstream", r.Upstream)), rewrite: w}
 	}
 	e := &splitEnd{rewrite: w}
 	var sum uint64
 	for i, share := range r.Split {
 		sum += uint64(share.Weight)
 		e.upto = append(e.upto, sum)
-		e.to = append(e.to, c.upstream(fmt.Sprintf("%s.split[%d].upstream", path, i), share.Upstream))
+		e.to = append(e.to, beside(c.upstream(fmt.Sprintf("%s.split[%d].upstream", path, i), share.Upstream)))
 	}
 	return e
 }
@@ -166,27 +177,48 @@ func (c *compiler) rewrite(path string, r *config.Rewrite, names []string) *rewr
 	return w
 }
 
-// upstream returns the live upstream of a name or URL. Its key holds all its
-// settings: with the same settings it outlasts the reload, with its pools.
+// upstream returns the live upstream of a name or URL, with the one that serves
+// instead where there is one. Its key holds all its settings: with the same
+// settings it outlasts the reload, with its pools.
 func (c *compiler) upstream(path, name string) Upstream {
 	cfg := c.cfg.Upstream(name)
+	if cfg == nil && c.cfg.Partial() {
+		return nil // its fault is known
+	}
 	if cfg == nil {
 		c.fault(path, fmt.Sprintf("upstream %q is not defined", name), "")
 		return nil
 	}
-	settings, err := json.Marshal(cfg)
-	if err != nil {
-		c.fault(path, fmt.Sprintf("upstream %q: %v", name, err), "")
-		return nil
-	}
-	v, err := c.g.keep.get("upstream "+name+" "+string(settings), func() (any, error) {
+	v, err := c.g.keep.get("upstream "+name+" "+cfg.Key(), func() (any, error) {
 		return c.g.deps.Upstream(name, cfg)
 	})
 	if err != nil {
 		c.fault(path, fmt.Sprintf("upstream %q: %v", name, err), "")
 		return nil
 	}
-	return v.(Upstream)
+	first := v.(Upstream)
+	if c.s.Upstreams == nil {
+		c.s.Upstreams = make(map[string]Upstream)
+	}
+	c.s.Upstreams[name] = first
+	if cfg.Failover == "" {
+		return first
+	}
+	// Decoding saw to it that nobody comes to serve instead of himself.
+	next := c.upstream(path, cfg.Failover)
+	if next == nil {
+		return nil
+	}
+	return &failover{first, next}
+}
+
+// mirror returns what puts the upstream that gets copies beside another one.
+func (c *compiler) mirror(path string, m *config.Mirror) func(Upstream) Upstream {
+	if m == nil {
+		return func(u Upstream) Upstream { return u }
+	}
+	to := c.upstream(path, m.Upstream)
+	return func(u Upstream) Upstream { return &mirrored{u, to, float64(m.Sample)} }
 }
 
 // plans builds the plan of every route on every listener. Listeners without
@@ -196,24 +228,34 @@ func (c *compiler) plans() {
 	c.compileGroups()
 	routes := make([][]compiled, len(c.cfg.Routes))
 	for i, r := range c.cfg.Routes {
-		routes[i] = c.compileAll(fmt.Sprintf("routes[%d].policies", i), r.Policies)
+		if r != nil {
+			routes[i] = c.compileAll(fmt.Sprintf("routes[%d].policies", i), r.Policies)
+		}
 	}
 	c.variant(top, nil, routes)
+	c.listeners = make([][]compiled, len(c.cfg.Listeners))
 	for i, l := range c.cfg.Listeners {
-		if len(l.Policies) == 0 {
+		if l == nil || len(l.Policies) == 0 {
 			continue
 		}
 		if c.s.variants == nil {
 			c.s.variants = make(map[string]int)
 		}
 		c.s.variants[l.Name] = len(c.s.routed)
-		c.variant(top, c.compileAll(fmt.Sprintf("listeners[%d].policies", i), l.Policies), routes)
+		c.listeners[i] = c.compileAll(fmt.Sprintf("listeners[%d].policies", i), l.Policies)
+		c.variant(top, c.listeners[i], routes)
+	}
+	if !c.cfg.Partial() { // it has no faults of its own to find
+		c.s.plainly = c.plainly(top)
 	}
 }
 
 func (c *compiler) variant(top, listener []compiled, routes [][]compiled) {
 	plans := make([]*plan, len(routes))
 	for i, r := range c.cfg.Routes {
+		if r == nil {
+			continue
+		}
 		plans[i] = c.plan(r.Name, c.ends[i], top, listener, routes[i])
 	}
 	c.s.routed = append(c.s.routed, plans)
@@ -258,6 +300,9 @@ func (c *compiler) compileAll(path string, list []*config.Policy) []compiled {
 	out := make([]compiled, 0, len(list))
 	seen := make(map[*policy.Kind]int)
 	for i, p := range list {
+		if p == nil {
+			continue
+		}
 		at := fmt.Sprintf("%s[%d].%s", path, i, p.Kind.Name)
 		done := c.compile(at, p)
 		if first, ok := seen[p.Kind]; !ok {

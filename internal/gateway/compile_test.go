@@ -185,6 +185,7 @@ type service struct {
 	name    string
 	mu      sync.Mutex
 	retired int
+	copies  int
 }
 
 func (s *services) upstream(name string, _ *config.Upstream) (gateway.Upstream, error) {
@@ -198,7 +199,22 @@ func (s *services) upstream(name string, _ *config.Upstream) (gateway.Upstream, 
 	return u, nil
 }
 
-func (u *service) Serve(x *exchange.Exchange) { x.Response.Status = 200 }
+func (u *service) Serve(x *exchange.Exchange) { x.Upstream.Name, x.Response.Status = u.name, 200 }
+
+func (u *service) ServeOr(x *exchange.Exchange, next func(*exchange.Exchange)) {
+	if u.name == "down" {
+		next(x)
+		return
+	}
+	u.Serve(x)
+}
+
+func (u *service) Mirror(x *exchange.Exchange, _ func(*exchange.Field) bool) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.copies++
+	return true
+}
 
 func (u *service) Retire() {
 	u.mu.Lock()

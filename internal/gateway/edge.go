@@ -21,7 +21,7 @@ var hopByHop = exchange.Connection.Bit() | exchange.KeepAlive.Bit() | exchange.P
 // They are never passed on as they came.
 var asserted = exchange.XForwardedFor.Bit() | exchange.XForwardedHost.Bit() | exchange.XForwardedPort.Bit() |
 	exchange.XForwardedProto.Bit() | exchange.Forwarded.Bit() | exchange.XRealIP.Bit() |
-	exchange.XForwardedClientCert.Bit()
+	exchange.XForwardedClientCert.Bit() | exchange.ClientCert.Bit() | exchange.ClientCertChain.Bit()
 
 // notNamed are the fields that a Connection option cannot take away: who
 // routes, frames, authenticates or tells clients apart by them must see what
@@ -295,6 +295,9 @@ func (f *forwarding) set(x *exchange.Exchange) {
 	}
 	h.AddKnown(exchange.Forwarded, element(before, peer, r))
 	h.AddKnown(exchange.Via, via(r.Proto))
+	if c.ForwardCert && c.TLS != nil && c.TLS.Peer != nil {
+		h.AddKnown(exchange.ClientCert, c.TLS.Peer.Field())
+	}
 }
 
 // element appends this hop to the Forwarded field (RFC 7239, section 4).

@@ -85,10 +85,15 @@ type Snapshot struct {
 	Routes   int    // how many routes it has
 	Warnings int
 
+	// Upstreams are those that it uses, by name or URL.
+	Upstreams map[string]Upstream
+
 	table     *router.Table
-	variants  map[string]int // listener name to the index of its plans; others use 0
-	routed    [][]*plan      // by variant, then by route
-	unmatched []*plan        // by variant: for requests that no route takes
+	variants  map[string]int      // listener name to the index of its plans; others use 0
+	routed    [][]*plan           // by variant, then by route
+	unmatched []*plan             // by variant: for requests that no route takes
+	passing   map[string]*passing // by name: listeners that open nothing
+	plainly   *plainly
 }
 
 // find cleans the request, matches it and returns its plan. A request that
@@ -108,6 +113,10 @@ func (s *Snapshot) find(x *exchange.Exchange) *plan {
 		return s.plans(x, failEnd{badPath.With(err)})
 	}
 	r.Path = path
+	if p := s.plainly.plan(x); p != nil {
+		x.Route.Name, x.Route.Index = p.route, -1
+		return p
+	}
 	switch m := s.table.Match(r, &x.Route); m.Kind {
 	case router.Found:
 		return s.routed[s.variant(x)][x.Route.Index]

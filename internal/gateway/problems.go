@@ -22,6 +22,10 @@ var (
 		Status: 400, Code: "bad_path", Side: exchange.SideClient,
 		Detail: "The path of the request is not valid.",
 	}
+	noHost = exchange.Problem{
+		Status: 400, Code: "no_host", Side: exchange.SideClient,
+		Detail: "The request names no host to be redirected to.",
+	}
 	bodyTooLarge = exchange.Problem{
 		Status: 413, Code: "body_too_large", Side: exchange.SideClient, Close: true,
 		Detail: "The request body is larger than a policy of this route can examine.",
@@ -41,6 +45,14 @@ var (
 	clientGone = exchange.Problem{
 		Status: exchange.StatusClientGone, Code: "client_gone", Side: exchange.SideClient,
 		Detail: "The client closed the connection.",
+	}
+	noPassage = exchange.Problem{
+		Status: 421, Code: "no_route", Side: exchange.SideClient,
+		Detail: "No route takes connections for this name.",
+	}
+	passageBroke = exchange.Problem{
+		Status: 502, Code: "connection_broke", Side: exchange.SideUpstream,
+		Detail: "A connection that was passed on broke.",
 	}
 	noAnswer = exchange.Problem{
 		Status: 500, Code: "internal_error", Side: exchange.SideGateway,

@@ -3,6 +3,7 @@ package h1
 import (
 	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"gatehouse.dev/gatehouse/internal/exchange"
@@ -19,6 +20,7 @@ type ResponseLimits struct {
 	Headers     int           // most field lines of a head or trailer section
 	FirstByte   time.Duration // from the request sent whole to the answer's head
 	Request     time.Duration // from the first byte sent to the last one received
+	Try         time.Duration // from the first byte sent to the answer's head
 	Idle        time.Duration // without progress while a body goes either way
 }
 
@@ -69,10 +71,11 @@ type Client struct {
 	buf  *wire.Buffer       // borrowed while bytes are in it, or may come
 	r, w int                // buf.B[r:w] was read and not used
 
-	heard     bool   // a byte of the answer came
-	expecting bool   // the body waits for 100 Continue
-	closes    bool   // the connection ends with this exchange
-	held      []byte // the request's body, when it was written with its head
+	began     time.Duration // when the request was begun, on the connection's clock
+	heard     bool          // a byte of the answer came
+	expecting bool          // the body waits for 100 Continue
+	closes    bool          // the connection ends with this exchange
+	held      []byte        // the request's body, when it was written with its head
 
 	body responseBody
 	pump pump
@@ -81,6 +84,18 @@ type Client struct {
 // NewClient returns a client over a connection that nothing was sent on.
 func NewClient(c *wire.Conn, l *ResponseLimits, o Owner) *Client {
 	return &Client{conn: c, limits: l, owner: o}
+}
+
+// SetLimits changes the limits, from the next RoundTrip on.
+func (c *Client) SetLimits(l *ResponseLimits) { c.limits = l }
+
+// BodyError returns why the body of the last answer broke off, or nil. The
+// owner may ask when it is told that the connection is free.
+func (c *Client) BodyError() error {
+	if c.body.err == io.EOF {
+		return nil
+	}
+	return c.body.err
 }
 
 // Alive reports whether an idle connection is open and has no byte waiting,
@@ -104,11 +119,21 @@ func (c *Client) Shut() error { return c.conn.Close() }
 func (c *Client) RoundTrip(x *exchange.Exchange, host string, last bool) error {
 	c.x = x
 	c.r, c.w = 0, 0
-	c.heard, c.expecting, c.closes, c.held = false, false, last, nil
+	c.heard, c.expecting, c.closes, c.held, c.body.err = false, false, last, nil, nil
 	if err := x.Bind(c.conn); err != nil {
 		return err
 	}
-	c.conn.SetLimit(c.limits.Request)
+	limit := c.limits.Request
+	if t := c.limits.Try; t > 0 {
+		c.began = c.conn.Clock()
+		if limit == 0 || t < limit {
+			limit = t
+		}
+	}
+	c.conn.SetLimit(limit)
+	if d := c.limits.Request; d > 0 {
+		x.Times.Due = exchange.Now() + int64(d)
+	}
 	if err := c.ask(host, last); err != nil {
 		return c.failed(err)
 	}
@@ -296,6 +321,13 @@ func switched(x *exchange.Exchange) error {
 // answered begins the answer's body.
 func (c *Client) answered(f Framing) {
 	c.x.Times.FirstByte = exchange.Now()
+	if c.limits.Try > 0 { // it is over; what is left of the whole begins
+		left := c.limits.Request
+		if left > 0 {
+			left = max(left-(c.conn.Clock()-c.began), 1)
+		}
+		c.conn.SetLimit(left)
+	}
 	c.body.begin(c, f)
 	c.x.Response.Body = &c.body
 	if c.expecting {
@@ -407,6 +439,7 @@ func (c *Client) end(complete bool) {
 	}
 	sent := c.pump.stop()
 	c.x.Request.Lent = false
+	c.x.Times.Due = 0
 	// What Cancel says from here on does not concern this connection.
 	_ = c.x.Bind(nil)
 	reusable := complete && sent && !c.closes && c.r == c.w

@@ -57,6 +57,22 @@ func (s *Server) Start(c *wire.Conn, client *exchange.Client, ended func()) {
 	go k.run()
 }
 
+// Continue is Start for a connection of which n bytes have been read into a
+// buffer, for example to see that they are not the beginning of another
+// protocol. The buffer belongs to the server from then on.
+func (s *Server) Continue(c *wire.Conn, client *exchange.Client, in *wire.Buffer, n int, ended func()) {
+	k := &conn{s: s, c: c, client: client, ended: ended}
+	s.enter(k)
+	go func() {
+		k.begin(in, n)
+		if !k.finish() {
+			k.close()
+			return
+		}
+		k.run()
+	}()
+}
+
 // run serves a connection until it ends or becomes quiet.
 func (k *conn) run() {
 	take := k.take
@@ -400,6 +416,9 @@ func (t *turn) refuse(p *exchange.Problem) {
 // settle brings the connection to where the next request begins, after the
 // handler has returned.
 func (t *turn) settle() verdict {
+	if t.answer.limited {
+		t.c.SetLimit(0)
+	}
 	switch {
 	case t.stream.t != nil:
 		return over // it was upgraded, and has ended

@@ -69,7 +69,8 @@ func (t *turn) Inform(status int, h *exchange.Header) error {
 	return nil
 }
 
-// WriteHead implements exchange.Downstream.
+// WriteHead implements exchange.Downstream. Response.Close has no meaning here:
+// where an answer ends does not depend on the connection's end.
 func (t *turn) WriteHead(x *exchange.Exchange) error {
 	a, r := &t.answer, &x.Response
 	if a.broken != nil {

@@ -3,7 +3,6 @@ package h2
 import (
 	"errors"
 	"fmt"
-	"io"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -203,6 +202,7 @@ func (a *call) openStream(host string, expect, end bool) error {
 	}
 	halted, interrupted := a.halted, a.interrupted
 	a.begin(&c.link, c.nextID, a)
+	a.head, c.spare = c.spare, exchange.Header{}
 	a.halted, a.interrupted, a.bothWays = halted, interrupted, true
 	c.nextID += 2
 	now := exchange.Now()
@@ -386,100 +386,6 @@ func (a *call) goOn() error {
 	return nil
 }
 
-// startPump sends the rest of the body on a goroutine of its own.
-func (a *call) startPump(piece []byte) {
-	a.pumping, a.touched = true, true
-	a.pumped = make(chan struct{})
-	go a.pump(piece)
-}
-
-// pump is that goroutine. It alone uses the body while it runs.
-func (a *call) pump(piece []byte) {
-	err := a.sendBody(piece)
-	a.c.mu.Lock()
-	a.pumping, a.pumpErr = false, err
-	if !a.whole {
-		a.sentWhole() // or as much of it as will be
-	}
-	a.reading.Broadcast()
-	a.c.mu.Unlock()
-	close(a.pumped)
-}
-
-// hopeless reports whether no answer can be expected after an error of
-// sending: the body failed, or the upstream does not read it.
-func hopeless(err error) bool {
-	var own *RequestError
-	return errors.As(err, &own) || errors.Is(err, wire.ErrTimeout)
-}
-
-// sendBody sends the body to its end. A panic in a policy that watches it
-// harms this request only.
-func (a *call) sendBody(piece []byte) (err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			err = &RequestError{fmt.Errorf("panic: %v", v)}
-		}
-	}()
-	c, r := a.c, &a.x.Request
-	body, trailer, length := r.Body, &r.Trailer, r.Length
-	ready, tells := body.(exchange.Ready)
-	sent := int64(0)
-	for {
-		if len(piece) > 0 {
-			if sent += int64(len(piece)); length >= 0 && sent > length {
-				return &RequestError{errBodyLength}
-			}
-			more := tells && ready.Ready() && sent != length
-			c.mu.Lock()
-			err := a.send(piece)
-			if err == nil && !more {
-				c.flush()
-			}
-			c.mu.Unlock()
-			if err != nil {
-				return err
-			}
-		}
-		piece, err = body.Next()
-		if err == io.EOF {
-			break
-		}
-		if err != nil {
-			return &RequestError{err}
-		}
-	}
-	if length >= 0 && sent != length {
-		return &RequestError{errBodyLength}
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return a.sendTrailer(trailer)
-}
-
-// sendTrailer ends the request.
-func (a *call) sendTrailer(t *exchange.Header) error {
-	trails := false
-	for i := range t.Fields() {
-		trails = trails || mayTrail(&t.Fields()[i])
-	}
-	if !trails {
-		if err := a.sendEnd(); err != nil {
-			return err
-		}
-	} else {
-		err := a.sendHead(fieldsSize(t), true, func(b []byte) []byte { return appendTrailer(b, t) })
-		if err != nil {
-			return err
-		}
-		a.endLocal()
-	}
-	a.sentWhole()
-	a.reading.Broadcast() // the answer's time begins
-	a.c.flush()
-	return nil
-}
-
 // failed says what an error means while there is no answer, and whether the
 // request is still there to be sent again.
 func (a *call) failed(err error) error {
@@ -571,91 +477,9 @@ func (a *call) finish() {
 	_ = x.Bind(nil)
 	c.mu.Lock()
 	a.discard()
+	if a.head.Reset(); a.final {
+		c.spare = a.head // that of the exchange, which has the answer's now
+	}
 	c.mu.Unlock()
 	c.drop()
 }
-
-// answerBody is the body of an upstream's answer.
-type answerBody struct {
-	a   *call // nil when it was closed
-	err error
-}
-
-// Next returns the next piece of the body.
-func (b *answerBody) Next() ([]byte, error) {
-	if b.err != nil {
-		return nil, b.err
-	}
-	a := b.a
-	c := a.c
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for {
-		if a.readBy = a.requestBy; c.idleFor > 0 && !a.buffered() && !a.stream.ended {
-			a.moved = max(a.moved, a.wholeAt)
-			if at := max(a.moved, a.x.Times.FirstByte) + int64(c.idleFor); a.readBy == 0 || at < a.readBy {
-				a.readBy = at
-			}
-		}
-		if a.requestBy != 0 && !a.stream.ended && exchange.Now() >= a.requestBy {
-			b.err = wire.ErrTimeout
-			return nil, b.err
-		}
-		p, err := a.next()
-		if err == nil {
-			return p, nil
-		}
-		now := exchange.Now()
-		late := errors.Is(err, errLate) && (a.requestBy == 0 || now < a.requestBy)
-		if late && a.moved+int64(c.idleFor) > now {
-			continue // the request is making progress
-		}
-		b.err = b.broken(err)
-		return nil, b.err
-	}
-}
-
-// broken turns the end of the stream into what the body's reader is told.
-func (b *answerBody) broken(err error) error {
-	a := b.a
-	var reset resetError
-	switch {
-	case err == io.EOF:
-		a.x.Response.Trailer.CopyFrom(&a.trailer)
-		return io.EOF
-	case errors.Is(err, wire.ErrInterrupted):
-		if reason := a.x.Canceled(); reason != nil {
-			return reason
-		}
-		return err
-	case errors.Is(err, errLate):
-		if hopeless(a.pumpErr) {
-			return a.pumpErr
-		}
-		return wire.ErrTimeout
-	case errors.As(err, &reset) && !reset.remote:
-		return Malformed(reset.text)
-	}
-	return fmt.Errorf("%w: %w", ErrCut, err)
-}
-
-// Ready reports whether Next would return without waiting.
-func (b *answerBody) Ready() bool {
-	a := b.a
-	a.c.mu.Lock()
-	defer a.c.mu.Unlock()
-	return b.err != nil || a.buffered() || a.stream.ended || a.failure != nil
-}
-
-// Close ends the exchange's use of the stream. One whose answer was not read
-// to its end is reset.
-func (b *answerBody) Close() error {
-	if a := b.a; a != nil {
-		b.a = nil
-		b.err = io.ErrClosedPipe
-		a.finish()
-	}
-	return nil
-}
-
-var _ exchange.Ready = (*answerBody)(nil)

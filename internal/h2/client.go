@@ -89,10 +89,11 @@ type Client struct {
 	scheme string
 
 	nextID  uint32
-	taken   int   // places that are in use
-	since   int64 // when the last one was given back, in exchange.Now's time
-	left    bool  // Gone was, or is being, called
-	probing bool  // a PING is to show whether somebody is there
+	taken   int             // places that are in use
+	since   int64           // when the last one was given back, in exchange.Now's time
+	left    bool            // Gone was, or is being, called
+	probing bool            // a PING is to show whether somebody is there
+	spare   exchange.Header // memory for the next answer
 }
 
 // NewClient begins a connection over one that nothing was sent on. scheme is
@@ -201,6 +202,13 @@ func (c *Client) Shut() {
 	c.leave()
 	c.out = appendGoAway(c.gather(), 0, http2.ErrCodeNo, "")
 	c.flushAside()
+}
+
+// Cut ends the connection and all that it carries.
+func (c *Client) Cut() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.hangUp(errShut)
 }
 
 // The methods of role.

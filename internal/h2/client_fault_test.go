@@ -51,89 +51,95 @@ func trip(t *testing.T, c *Client, x *exchange.Exchange) <-chan error {
 	return done
 }
 
+var ok = []string{":status", "200"}
+
+func isMalformed(err error) bool { var m Malformed; return errors.As(err, &m) }
+func isLost(err error) bool      { return errors.Is(err, ErrNoAnswer) && !Unsent(err) }
+func isUnsent(err error) bool {
+	return Unsent(err) && !Refused(err) && errors.Is(err, ErrNoAnswer)
+}
+func isRefused(err error) bool { return Unsent(err) && Refused(err) }
+func isCut(err error) bool     { return errors.Is(err, ErrCut) }
+
+var upstreamFaults = []struct {
+	name string
+	do   func(u *raw)
+	head func(error) bool // of RoundTrip's error, nil for none
+	body func(error) bool // of the body's, nil for none
+}{
+	{"no status", func(u *raw) { u.request(1, true, "x-a", "b") }, isMalformed, nil},
+	{"status of four digits", func(u *raw) { u.request(1, true, ":status", "2000") }, isMalformed, nil},
+	{"status 101", func(u *raw) { u.request(1, false, ":status", "101") }, isMalformed, nil},
+	{"interim answer that ends", func(u *raw) { u.request(1, true, ":status", "103") }, isMalformed, nil},
+	{"method of an answer", func(u *raw) { u.request(1, true, ":method", "GET", ":status", "200") }, isMalformed, nil},
+	{"name in upper case", func(u *raw) { u.request(1, true, ":status", "200", "X-A", "b") }, isMalformed, nil},
+	{"value with CRLF", func(u *raw) { u.request(1, true, ":status", "200", "x-a", "b\r\nc: d") }, isMalformed, nil},
+	{"connection field", func(u *raw) { u.request(1, true, ":status", "200", "connection", "close") }, isMalformed, nil},
+	{"length twice", func(u *raw) { u.request(1, false, ":status", "200", "content-length", "1", "content-length", "1") }, isMalformed, nil},
+	{"fields in number", func(u *raw) {
+		u.request(1, true, append(ok, strings.Fields(strings.Repeat("x-a b ", 200))...)...)
+	}, isMalformed, nil},
+	{"interim answers without end", func(u *raw) {
+		for range 1000 {
+			if u.request(1, false, ":status", "103") != nil {
+				return
+			}
+		}
+	}, isMalformed, nil},
+	{"body before the head", func(u *raw) { u.fr.WriteData(1, true, []byte("x")) }, isMalformed, nil},
+	{"reset", func(u *raw) { u.fr.WriteRSTStream(1, http2.ErrCodeInternal) }, isLost, nil},
+	{"refused", func(u *raw) { u.fr.WriteRSTStream(1, http2.ErrCodeRefusedStream) }, isRefused, nil},
+	{"going away before it", func(u *raw) { u.fr.WriteGoAway(0, http2.ErrCodeNo, nil) }, isRefused, nil},
+	{"closed", func(u *raw) { u.nc.Close() }, isUnsent, nil},
+	{"nonsense", func(u *raw) { io.WriteString(u.nc, "HTTP/1.1 400 Bad Request\r\n\r\n") }, isUnsent, nil},
+	{"push", func(u *raw) { u.fr.WritePushPromise(http2PushParam(1, u.fields(simple...))) }, isUnsent, nil},
+	{"going away after it", func(u *raw) {
+		u.fr.WriteGoAway(1, http2.ErrCodeNo, nil)
+		u.request(1, false, ok...)
+		u.fr.WriteData(1, true, []byte("whole"))
+	}, nil, nil},
+	{"cut by a reset", func(u *raw) {
+		u.request(1, false, ok...)
+		u.fr.WriteData(1, false, []byte("half"))
+		u.fr.WriteRSTStream(1, http2.ErrCodeInternal)
+	}, nil, isCut},
+	{"cut by the end", func(u *raw) {
+		u.request(1, false, ok...)
+		u.fr.WriteData(1, false, []byte("half"))
+		u.nc.Close()
+	}, nil, isCut},
+	{"shorter than it says", func(u *raw) {
+		u.request(1, false, ":status", "200", "content-length", "10")
+		u.fr.WriteData(1, true, []byte("half"))
+	}, nil, isMalformed},
+	{"longer than it says", func(u *raw) {
+		u.request(1, false, ":status", "200", "content-length", "2")
+		u.fr.WriteData(1, true, []byte("half"))
+	}, nil, isMalformed},
+	{"body of status 204", func(u *raw) {
+		u.request(1, false, ":status", "204")
+		u.fr.WriteData(1, true, []byte("half"))
+	}, nil, isMalformed},
+	{"trailer without end", func(u *raw) {
+		u.request(1, false, ok...)
+		u.request(1, false, "x-a", "b")
+	}, nil, isMalformed},
+	{"status as a trailer", func(u *raw) {
+		u.request(1, false, ok...)
+		u.request(1, true, ":status", "200")
+	}, nil, isMalformed},
+	{"more than the window", func(u *raw) {
+		u.request(1, false, ok...)
+		for range 8 {
+			u.fr.WriteData(1, false, make([]byte, maxFrame))
+		}
+		// Now nothing comes any more that could be wrong.
+		u.until("reset 1 FLOW_CONTROL_ERROR")
+	}, nil, isMalformed},
+}
+
 func TestUpstreamFaults(t *testing.T) {
-	ok := []string{":status", "200"}
-	isMalformed := func(err error) bool { var m Malformed; return errors.As(err, &m) }
-	isLost := func(err error) bool { return errors.Is(err, ErrNoAnswer) && !Unsent(err) }
-	isUnsent := func(err error) bool { return Unsent(err) && !Refused(err) && errors.Is(err, ErrNoAnswer) }
-	isRefused := func(err error) bool { return Unsent(err) && Refused(err) }
-	isCut := func(err error) bool { return errors.Is(err, ErrCut) }
-	for _, c := range []struct {
-		name string
-		do   func(u *raw)
-		head func(error) bool // of RoundTrip's error, nil for none
-		body func(error) bool // of the body's, nil for none
-	}{
-		{"no status", func(u *raw) { u.request(1, true, "x-a", "b") }, isMalformed, nil},
-		{"status of four digits", func(u *raw) { u.request(1, true, ":status", "2000") }, isMalformed, nil},
-		{"status 101", func(u *raw) { u.request(1, false, ":status", "101") }, isMalformed, nil},
-		{"interim answer that ends", func(u *raw) { u.request(1, true, ":status", "103") }, isMalformed, nil},
-		{"method of an answer", func(u *raw) { u.request(1, true, ":method", "GET", ":status", "200") }, isMalformed, nil},
-		{"name in upper case", func(u *raw) { u.request(1, true, ":status", "200", "X-A", "b") }, isMalformed, nil},
-		{"value with CRLF", func(u *raw) { u.request(1, true, ":status", "200", "x-a", "b\r\nc: d") }, isMalformed, nil},
-		{"connection field", func(u *raw) { u.request(1, true, ":status", "200", "connection", "close") }, isMalformed, nil},
-		{"length twice", func(u *raw) { u.request(1, false, ":status", "200", "content-length", "1", "content-length", "1") }, isMalformed, nil},
-		{"fields in number", func(u *raw) {
-			u.request(1, true, append(ok, strings.Fields(strings.Repeat("x-a b ", 200))...)...)
-		}, isMalformed, nil},
-		{"interim answers without end", func(u *raw) {
-			for range 1000 {
-				if u.request(1, false, ":status", "103") != nil {
-					return
-				}
-			}
-		}, isMalformed, nil},
-		{"body before the head", func(u *raw) { u.fr.WriteData(1, true, []byte("x")) }, isMalformed, nil},
-		{"reset", func(u *raw) { u.fr.WriteRSTStream(1, http2.ErrCodeInternal) }, isLost, nil},
-		{"refused", func(u *raw) { u.fr.WriteRSTStream(1, http2.ErrCodeRefusedStream) }, isRefused, nil},
-		{"going away before it", func(u *raw) { u.fr.WriteGoAway(0, http2.ErrCodeNo, nil) }, isRefused, nil},
-		{"closed", func(u *raw) { u.nc.Close() }, isUnsent, nil},
-		{"nonsense", func(u *raw) { io.WriteString(u.nc, "HTTP/1.1 400 Bad Request\r\n\r\n") }, isUnsent, nil},
-		{"push", func(u *raw) { u.fr.WritePushPromise(http2PushParam(1, u.fields(simple...))) }, isUnsent, nil},
-		{"going away after it", func(u *raw) {
-			u.fr.WriteGoAway(1, http2.ErrCodeNo, nil)
-			u.request(1, false, ok...)
-			u.fr.WriteData(1, true, []byte("whole"))
-		}, nil, nil},
-		{"cut by a reset", func(u *raw) {
-			u.request(1, false, ok...)
-			u.fr.WriteData(1, false, []byte("half"))
-			u.fr.WriteRSTStream(1, http2.ErrCodeInternal)
-		}, nil, isCut},
-		{"cut by the end", func(u *raw) {
-			u.request(1, false, ok...)
-			u.fr.WriteData(1, false, []byte("half"))
-			u.nc.Close()
-		}, nil, isCut},
-		{"shorter than it says", func(u *raw) {
-			u.request(1, false, ":status", "200", "content-length", "10")
-			u.fr.WriteData(1, true, []byte("half"))
-		}, nil, isMalformed},
-		{"longer than it says", func(u *raw) {
-			u.request(1, false, ":status", "200", "content-length", "2")
-			u.fr.WriteData(1, true, []byte("half"))
-		}, nil, isMalformed},
-		{"body of status 204", func(u *raw) {
-			u.request(1, false, ":status", "204")
-			u.fr.WriteData(1, true, []byte("half"))
-		}, nil, isMalformed},
-		{"trailer without end", func(u *raw) {
-			u.request(1, false, ok...)
-			u.request(1, false, "x-a", "b")
-		}, nil, isMalformed},
-		{"status as a trailer", func(u *raw) {
-			u.request(1, false, ok...)
-			u.request(1, true, ":status", "200")
-		}, nil, isMalformed},
-		{"more than the window", func(u *raw) {
-			u.request(1, false, ok...)
-			for range 8 {
-				u.fr.WriteData(1, false, make([]byte, maxFrame))
-			}
-			// Now nothing comes any more that could be wrong.
-			u.until("reset 1 FLOW_CONTROL_ERROR")
-		}, nil, isMalformed},
-	} {
+	for _, c := range upstreamFaults {
 		t.Run(c.name, func(t *testing.T) {
 			k, o, u := upstream(t, responseLimits())
 			x := newExchange("GET", "/")
@@ -211,7 +217,7 @@ func TestUpstreamTimeouts(t *testing.T) {
 		l.FirstByte = 50 * time.Millisecond
 		k, _, u := upstream(t, l)
 		x := newExchange("GET", "/")
-		if err := <-trip(t, k, x); err != wire.ErrTimeout {
+		if err := <-trip(t, k, x); !errors.Is(err, wire.ErrTimeout) {
 			t.Error(err)
 		}
 		u.until("reset 1 CANCEL")
@@ -231,7 +237,7 @@ func TestUpstreamTimeouts(t *testing.T) {
 		if err := <-done; err != nil {
 			t.Fatal(err)
 		}
-		if _, err := readAnswer(x); err != wire.ErrTimeout {
+		if _, err := readAnswer(x); !errors.Is(err, wire.ErrTimeout) {
 			t.Error(err)
 		}
 		x.Response.Body.Close()
@@ -249,7 +255,7 @@ func TestUpstreamTimeouts(t *testing.T) {
 		if err := <-done; err != nil {
 			t.Fatal(err)
 		}
-		if got, err := readAnswer(x); err != wire.ErrTimeout || got != "half" {
+		if got, err := readAnswer(x); !errors.Is(err, wire.ErrTimeout) || got != "half" {
 			t.Error(got, err)
 		}
 		x.Response.Body.Close()
@@ -260,7 +266,7 @@ func TestUpstreamTimeouts(t *testing.T) {
 		k, _, _ := upstream(t, l, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 10})
 		x := newExchange("POST", "/")
 		x.Request.Body, x.Request.Length = exchange.Bytes(make([]byte, 1<<20)), 1<<20
-		if err := <-trip(t, k, x); err != wire.ErrTimeout {
+		if err := <-trip(t, k, x); !errors.Is(err, wire.ErrTimeout) {
 			t.Error(err)
 		}
 	})
@@ -272,7 +278,7 @@ func TestCancel(t *testing.T) {
 		x := newExchange("GET", "/")
 		if when == "before" {
 			x.Cancel(exchange.ErrClientGone)
-			if err := <-trip(t, k, x); err != exchange.ErrClientGone {
+			if err := <-trip(t, k, x); !errors.Is(err, exchange.ErrClientGone) {
 				t.Error(when, err)
 			}
 			continue
@@ -294,13 +300,13 @@ func TestCancel(t *testing.T) {
 			read := make(chan error)
 			go func() { _, err := x.Response.Body.Next(); read <- err }()
 			x.Cancel(exchange.ErrClientGone)
-			if err := <-read; err != exchange.ErrClientGone {
+			if err := <-read; !errors.Is(err, exchange.ErrClientGone) {
 				t.Error(when, err)
 			}
 			x.Response.Body.Close()
 		} else {
 			x.Cancel(exchange.ErrClientGone)
-			if err := <-done; err != exchange.ErrClientGone {
+			if err := <-done; !errors.Is(err, exchange.ErrClientGone) {
 				t.Error(when, err)
 			}
 		}
@@ -346,4 +352,74 @@ func TestPlaces(t *testing.T) {
 	u.until("end")
 	o.gone = make(chan struct{})
 	close(o.gone)
+}
+
+// TestUpstreamFloods trusts an upstream no more than a client.
+func TestUpstreamFloods(t *testing.T) {
+	for name, flood := range map[string]func(u *raw, i int) error{
+		"pings":    func(u *raw, _ int) error { return u.fr.WritePing(false, [8]byte{}) },
+		"settings": func(u *raw, _ int) error { return u.fr.WriteSettings() },
+		"updates":  func(u *raw, _ int) error { return u.fr.WriteWindowUpdate(0, 1) },
+		"unknown":  func(u *raw, _ int) error { return u.fr.WriteRawFrame(0xbb, 0, 0, nil) },
+		"empty data": func(u *raw, i int) error {
+			if i == 0 {
+				return u.request(1, false, ok...)
+			}
+			return u.fr.WriteData(1, false, nil)
+		},
+		"continuation": func(u *raw, i int) error {
+			if i == 0 {
+				return u.fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: u.fields(ok...)})
+			}
+			return u.fr.WriteContinuation(1, false, nil)
+		},
+		"references": func(u *raw, i int) error {
+			if i == 0 {
+				return u.request(1, false, append(ok, "x-big", strings.Repeat("z", 3900))...)
+			}
+			block := []byte{}
+			for range 12000 {
+				block = append(block, 0x80|62) // the newest entry of the table
+			}
+			return u.fr.WriteHeaders(headersParam(uint32(2*i+1), block))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			k, o, u := upstream(t, responseLimits())
+			x := newExchange("GET", "/")
+			done := trip(t, k, x)
+			u.until("headers 1 end")
+			reading := make(chan bool)
+			go func() {
+				defer close(reading)
+				for {
+					if got := u.next(); got == "end" || strings.HasPrefix(got, "goaway") {
+						u.nc.Close()
+						return
+					}
+				}
+			}()
+			before, i := heap(), 0
+			for ; i < 300000 && flood(u, i) == nil; i++ {
+				if i == 5000 {
+					if grown := heap() - before; grown > 4<<20 {
+						t.Errorf("%d bytes more", grown)
+					}
+				}
+			}
+			if i == 300000 {
+				t.Error("was not stopped")
+			}
+			<-reading
+			if err := <-done; err == nil {
+				if _, err := readAnswer(x); err == nil {
+					t.Error("answer is whole")
+				}
+				x.Response.Body.Close()
+			}
+			<-o.gone
+			o.gone = make(chan struct{})
+			close(o.gone)
+		})
+	}
 }

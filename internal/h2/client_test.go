@@ -55,9 +55,7 @@ func dialClient(t testing.TB, address string, l *ResponseLimits) (*Client, *owne
 	o := newOwner()
 	c := NewClient(wire.New(nc, s), "http", l, o)
 	t.Cleanup(func() {
-		c.mu.Lock()
-		c.hangUp(errCut)
-		c.mu.Unlock()
+		c.Cut()
 		<-o.gone
 		s.Close()
 	})
@@ -124,8 +122,11 @@ func (f *fed) Next() ([]byte, error) {
 func (f *fed) Close() error { return nil }
 func (f *fed) Interrupt()   { f.once.Do(func() { close(f.stop) }) }
 
-func TestRoundTrip(t *testing.T) {
-	big := strings.Repeat("0123456789abcdef", 1<<16)
+// long is an answer that no window holds.
+var long = strings.Repeat("0123456789abcdef", 1<<16)
+
+// answers is what an upstream does that is written with net/http.
+func answers() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/hello", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Got", fmt.Sprint(r.Method, " ", r.Host, " ", r.URL, " ", r.Header["User-Agent"]))
@@ -153,7 +154,7 @@ func TestRoundTrip(t *testing.T) {
 		n, _ := io.Copy(io.Discard, r.Body)
 		fmt.Fprint(w, n)
 	})
-	mux.HandleFunc("/big", func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, big) })
+	mux.HandleFunc("/big", func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, long) })
 	mux.HandleFunc("/none", func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(204) })
 	mux.HandleFunc("/early", func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(413) })
 	mux.HandleFunc("/hints", func(w http.ResponseWriter, r *http.Request) {
@@ -161,8 +162,11 @@ func TestRoundTrip(t *testing.T) {
 		w.WriteHeader(103)
 		w.WriteHeader(200)
 	})
-	c, _ := dialClient(t, plainServer(t, mux), responseLimits())
+	return mux
+}
 
+func TestRoundTrip(t *testing.T) {
+	c, _ := dialClient(t, plainServer(t, answers()), responseLimits())
 	t.Run("get", func(t *testing.T) {
 		x := newExchange("GET", "/hello")
 		x.Request.Query, x.Request.HasQuery = "a=b", true
@@ -203,11 +207,18 @@ func TestRoundTrip(t *testing.T) {
 		}
 		x.Response.Body.Close()
 	})
+	if !c.Alive() || c.taken != 0 {
+		t.Errorf("alive %v, %d places taken", c.Alive(), c.taken)
+	}
+}
+
+func TestRoundTripBodies(t *testing.T) {
+	c, _ := dialClient(t, plainServer(t, answers()), responseLimits())
 	t.Run("big answer", func(t *testing.T) {
 		x := newExchange("GET", "/big")
 		mustTrip(t, c, x)
 		body, err := readAnswer(x)
-		if err != nil || body != big {
+		if err != nil || body != long {
 			t.Errorf("%d %v", len(body), err)
 		}
 		x.Response.Body.Close()
@@ -222,10 +233,10 @@ func TestRoundTrip(t *testing.T) {
 	})
 	t.Run("big body", func(t *testing.T) {
 		x := newExchange("POST", "/echo")
-		x.Request.Body, x.Request.Length = exchange.Bytes([]byte(big)), int64(len(big))
+		x.Request.Body, x.Request.Length = exchange.Bytes([]byte(long)), int64(len(long))
 		mustTrip(t, c, x)
 		body, err := readAnswer(x)
-		if err != nil || body != big {
+		if err != nil || body != long {
 			t.Errorf("%d %v", len(body), err)
 		}
 		x.Response.Body.Close()
@@ -253,6 +264,13 @@ func TestRoundTrip(t *testing.T) {
 		}
 		x.Response.Body.Close()
 	})
+	if !c.Alive() || c.taken != 0 {
+		t.Errorf("alive %v, %d places taken", c.Alive(), c.taken)
+	}
+}
+
+func TestRoundTripInParts(t *testing.T) {
+	c, _ := dialClient(t, plainServer(t, answers()), responseLimits())
 	t.Run("early answer", func(t *testing.T) {
 		x := newExchange("POST", "/early")
 		f := newFed()
@@ -289,7 +307,7 @@ func TestRoundTrip(t *testing.T) {
 			all.Go(func() {
 				x := newExchange("GET", "/big")
 				mustTrip(t, c, x)
-				if body, err := readAnswer(x); err != nil || body != big {
+				if body, err := readAnswer(x); err != nil || body != long {
 					t.Errorf("%d %v", len(body), err)
 				}
 				x.Response.Body.Close()
@@ -300,6 +318,27 @@ func TestRoundTrip(t *testing.T) {
 	if !c.Alive() || c.taken != 0 {
 		t.Errorf("alive %v, %d places taken", c.Alive(), c.taken)
 	}
+}
+
+// An upstream that gives windows back in small portions is no flood.
+func TestLongUpload(t *testing.T) {
+	c, _ := dialClient(t, plainServer(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		n, b := 0, make([]byte, 4096)
+		for {
+			k, err := r.Body.Read(b)
+			if n += k; err != nil {
+				break
+			}
+		}
+		fmt.Fprint(w, n)
+	})), responseLimits())
+	x := newExchange("POST", "/")
+	x.Request.Body, x.Request.Length = exchange.Bytes(make([]byte, 64<<20)), 64<<20
+	mustTrip(t, c, x)
+	if body, err := readAnswer(x); err != nil || body != fmt.Sprint(64<<20) {
+		t.Errorf("%q %v", body, err)
+	}
+	x.Response.Body.Close()
 }
 
 func mustTrip(t *testing.T, c *Client, x *exchange.Exchange) {

@@ -73,13 +73,13 @@ func appendNamed(b []byte, name, value string) []byte {
 }
 
 // appendValue appends a field's value. What may have been put together since
-// it was read is made harmless: white space around it is left out, a control
-// character becomes a space.
+// it was read is made harmless: white space and control characters around it
+// are left out, one within it becomes a space.
 func appendValue(b []byte, s string) []byte {
-	for s != "" && (s[0] == ' ' || s[0] == '\t') {
+	for s != "" && (s[0] <= ' ' || s[0] == 0x7f) {
 		s = s[1:]
 	}
-	for s != "" && (s[len(s)-1] == ' ' || s[len(s)-1] == '\t') {
+	for s != "" && (s[len(s)-1] <= ' ' || s[len(s)-1] == 0x7f) {
 		s = s[:len(s)-1]
 	}
 	b = appendInt(b, 7, 0, len(s))

@@ -20,7 +20,8 @@ const (
 	// window updates for the stream and the connection, a PING that measures
 	// the path, a priority.
 	chatEarned = 4
-	// crumb is what a DATA frame that a window cut short should at least have.
+	// crumbSize is what a DATA frame that a window cut short should at least
+	// have. Each that has four times as much makes up for one that has not.
 	crumbSize = 256
 )
 

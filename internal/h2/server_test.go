@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/textproto"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -18,6 +19,7 @@ import (
 	"golang.org/x/net/http2"
 
 	"gatehouse.dev/gatehouse/internal/exchange"
+	"gatehouse.dev/gatehouse/internal/wire"
 )
 
 // plainClient is net/http's client speaking HTTP/2 without TLS.
@@ -28,66 +30,81 @@ func plainClient(t testing.TB) *http.Client {
 	return &http.Client{Transport: tr}
 }
 
-// TestServer has net/http's client as oracle.
-func TestServer(t *testing.T) {
-	noise := make([]byte, 3<<20)
-	rand.Read(noise)
-	canceled := make(chan error, 1)
+// serving is a server for all that follows. begun and canceled tell of /wait.
+type serving struct {
+	*rig
+	c        *http.Client
+	url      string
+	noise    []byte
+	begun    chan bool
+	canceled chan error
+}
+
+// newServing has net/http's client as oracle.
+func newServing(t *testing.T) *serving {
+	s := &serving{noise: make([]byte, 3<<20), begun: make(chan bool, 1), canceled: make(chan error, 1)}
+	rand.Read(s.noise)
 	l := tableLimits()
 	l.Body = 8 << 20
-	r := newRig(t, l, func(x *exchange.Exchange) {
-		switch x.Request.Path {
-		case "/echo":
-			h := &x.Response.Header
-			h.Add("X-Seen", fmt.Sprint(x.Request.Method, " ", x.Request.Authority, " ", x.Request.Host, " ", x.Request.Query, " ", x.Request.Length))
-			h.Add("Set-Cookie", "a=1")
-			h.Add("Set-Cookie", "b=2")
-			echo(x)
-		case "/stream":
-			x.Response.Status, x.Response.Length = 200, exchange.Unknown
-			x.Response.Body = x.Request.Body
-			x.Response.Trailer.Add("X-Trailer", "t")
-			finish(x)
-		case "/noise":
-			x.Response.Status = 200
-			x.Response.SetBody(noise)
-			finish(x)
-		case "/hints":
-			var h exchange.Header
-			h.Add("Link", "</style.css>")
-			if err := x.Down.Inform(103, &h); err != nil {
-				t.Error(err)
-			}
-			reply(x, "done")
-		case "/wait":
-			w := make(chanInterrupter, 1)
-			if err := x.Bind(w); err == nil {
-				<-w
-			}
-			x.Bind(nil)
-			canceled <- x.Canceled()
-			x.Down.Abort()
-		case "/cut":
-			x.Response.Status, x.Response.Length = 200, exchange.Unknown
-			x.Down.WriteHead(x)
-			x.Down.WriteBody([]byte("half"))
-			x.Down.Abort()
-		case "/trailer":
-			if _, ok := readBody(x); ok {
-				reply(x, fieldText(&x.Request.Trailer))
-			}
-		default:
-			reply(x, fieldText(&x.Request.Header))
-		}
-	})
-	c := plainClient(t)
-	url := "http://" + r.address
+	s.rig = newRig(t, l, s.serve)
+	s.c, s.url = plainClient(t), "http://"+s.address
+	return s
+}
 
+func (s *serving) serve(x *exchange.Exchange) {
+	switch x.Request.Path {
+	case "/echo":
+		h := &x.Response.Header
+		h.Add("X-Seen", fmt.Sprint(x.Request.Method, " ", x.Request.Authority, " ", x.Request.Host, " ", x.Request.Query, " ", x.Request.Length))
+		h.Add("Set-Cookie", "a=1")
+		h.Add("Set-Cookie", "b=2")
+		echo(x)
+	case "/stream":
+		x.Response.Status, x.Response.Length = 200, exchange.Unknown
+		x.Response.Body = x.Request.Body
+		x.Response.Trailer.Add("X-Trailer", "t")
+		finish(x)
+	case "/noise":
+		x.Response.Status = 200
+		x.Response.SetBody(s.noise)
+		finish(x)
+	case "/hints":
+		var h exchange.Header
+		h.Add("Link", "</style.css>")
+		if err := x.Down.Inform(103, &h); err != nil {
+			s.t.Error(err)
+		}
+		reply(x, "done")
+	case "/wait":
+		s.begun <- true
+		w := make(chanInterrupter, 1)
+		if err := x.Bind(w); err == nil {
+			<-w
+		}
+		x.Bind(nil)
+		s.canceled <- x.Canceled()
+		x.Down.Abort()
+	case "/cut":
+		x.Response.Status, x.Response.Length = 200, exchange.Unknown
+		x.Down.WriteHead(x)
+		x.Down.WriteBody([]byte("half"))
+		x.Down.Abort()
+	case "/trailer":
+		if _, ok := readBody(x); ok {
+			reply(x, fieldText(&x.Request.Trailer))
+		}
+	default:
+		reply(x, fieldText(&x.Request.Header))
+	}
+}
+
+func TestServer(t *testing.T) {
+	r := newServing(t)
 	t.Run("fields", func(t *testing.T) {
-		req, _ := http.NewRequest("GET", url+"/?q", nil)
+		req, _ := http.NewRequest("GET", r.url+"/?q", nil)
 		req.Header["Cookie"] = []string{"a=1; b=2", "c=3"}
 		req.Header.Set("X-Empty", "")
-		got := fetch(t, c, req)
+		got := fetch(t, r.c, req)
 		for _, want := range []string{"cookie: a=1; b=2; c=3\n", "x-empty: \n", "user-agent: Go-http-client/2.0\n"} {
 			if !strings.Contains(strings.ToLower(got), strings.ToLower(want)) {
 				t.Errorf("no %q in %q", want, got)
@@ -95,8 +112,8 @@ func TestServer(t *testing.T) {
 		}
 	})
 	t.Run("echo", func(t *testing.T) {
-		req, _ := http.NewRequest("POST", url+"/echo?a=b", strings.NewReader("hello"))
-		res, err := c.Do(req)
+		req, _ := http.NewRequest("POST", r.url+"/echo?a=b", strings.NewReader("hello"))
+		res, err := r.c.Do(req)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -110,23 +127,47 @@ func TestServer(t *testing.T) {
 		}
 	})
 	t.Run("head", func(t *testing.T) {
-		res, err := c.Head(url + "/noise")
-		if err != nil || res.ContentLength != int64(len(noise)) {
+		res, err := r.c.Head(r.url + "/noise")
+		if err != nil || res.ContentLength != int64(len(r.noise)) {
 			t.Fatal(res, err)
 		}
 		res.Body.Close()
 	})
+	t.Run("trailer", func(t *testing.T) {
+		req, _ := http.NewRequest("POST", r.url+"/trailer", io.MultiReader(strings.NewReader("x")))
+		req.Trailer = http.Header{"X-Sum": {"1"}, "Authorization": {"no"}}
+		if got := fetch(t, r.c, req); got != "x-sum: 1\n" {
+			t.Errorf("%q", got)
+		}
+	})
+	t.Run("interim", func(t *testing.T) {
+		var links []string
+		ctx := httptrace.WithClientTrace(context.Background(), &httptrace.ClientTrace{
+			Got1xxResponse: func(code int, h textproto.MIMEHeader) error {
+				links = append(links, fmt.Sprint(code, h.Get("Link")))
+				return nil
+			},
+		})
+		req, _ := http.NewRequestWithContext(ctx, "GET", r.url+"/hints", nil)
+		if got := fetch(t, r.c, req); got != "done" || len(links) != 1 || links[0] != "103</style.css>" {
+			t.Errorf("%q %v", got, links)
+		}
+	})
+}
+
+func TestServerBodies(t *testing.T) {
+	r := newServing(t)
 	t.Run("noise", func(t *testing.T) {
 		var all sync.WaitGroup
 		for range 8 {
 			all.Go(func() {
-				res, err := c.Get(url + "/noise")
+				res, err := r.c.Get(r.url + "/noise")
 				if err != nil {
 					t.Error(err)
 					return
 				}
 				defer res.Body.Close()
-				if body, err := io.ReadAll(res.Body); err != nil || !bytes.Equal(body, noise) {
+				if body, err := io.ReadAll(res.Body); err != nil || !bytes.Equal(body, r.noise) {
 					t.Errorf("%d bytes, %v", len(body), err)
 				}
 			})
@@ -135,8 +176,8 @@ func TestServer(t *testing.T) {
 	})
 	t.Run("both ways", func(t *testing.T) {
 		pr, pw := io.Pipe()
-		req, _ := http.NewRequest("POST", url+"/stream", pr)
-		res, err := c.Do(req)
+		req, _ := http.NewRequest("POST", r.url+"/stream", pr)
+		res, err := r.c.Do(req)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -155,37 +196,21 @@ func TestServer(t *testing.T) {
 		}
 	})
 	t.Run("big both ways", func(t *testing.T) {
-		res, err := c.Post(url+"/stream", "", bytes.NewReader(noise))
+		res, err := r.c.Post(r.url+"/stream", "", bytes.NewReader(r.noise))
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer res.Body.Close()
-		if body, err := io.ReadAll(res.Body); err != nil || !bytes.Equal(body, noise) {
+		if body, err := io.ReadAll(res.Body); err != nil || !bytes.Equal(body, r.noise) {
 			t.Errorf("%d bytes, %v", len(body), err)
 		}
 	})
-	t.Run("trailer", func(t *testing.T) {
-		req, _ := http.NewRequest("POST", url+"/trailer", io.MultiReader(strings.NewReader("x")))
-		req.Trailer = http.Header{"X-Sum": {"1"}, "Authorization": {"no"}}
-		if got := fetch(t, c, req); got != "x-sum: 1\n" {
-			t.Errorf("%q", got)
-		}
-	})
-	t.Run("interim", func(t *testing.T) {
-		var links []string
-		ctx := httptrace.WithClientTrace(context.Background(), &httptrace.ClientTrace{
-			Got1xxResponse: func(code int, h textproto.MIMEHeader) error {
-				links = append(links, fmt.Sprint(code, h.Get("Link")))
-				return nil
-			},
-		})
-		req, _ := http.NewRequestWithContext(ctx, "GET", url+"/hints", nil)
-		if got := fetch(t, c, req); got != "done" || len(links) != 1 || links[0] != "103</style.css>" {
-			t.Errorf("%q %v", got, links)
-		}
-	})
+}
+
+func TestServerEnds(t *testing.T) {
+	r := newServing(t)
 	t.Run("cut", func(t *testing.T) {
-		res, err := c.Get(url + "/cut")
+		res, err := r.c.Get(r.url + "/cut")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -196,28 +221,17 @@ func TestServer(t *testing.T) {
 	})
 	t.Run("cancel", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(context.Background())
-		req, _ := http.NewRequestWithContext(ctx, "GET", url+"/wait", nil)
-		go func() { cancel() }()
-		if _, err := c.Do(req); err == nil {
+		req, _ := http.NewRequestWithContext(ctx, "GET", r.url+"/wait", nil)
+		go func() { <-r.begun; cancel() }()
+		if _, err := r.c.Do(req); err == nil {
 			t.Error("no error")
 		}
-		// It may have been cancelled before it was sent.
-		ctx, cancel = context.WithCancel(context.Background())
-		pr, pw := io.Pipe()
-		req, _ = http.NewRequestWithContext(ctx, "POST", url+"/wait", pr)
-		go func() {
-			io.WriteString(pw, "x") // the stream is there once a window's worth could be written
-			cancel()
-		}()
-		if _, err := c.Do(req); err == nil {
-			t.Error("no error")
-		}
-		if err := <-canceled; err != exchange.ErrClientGone {
+		if err := <-r.canceled; !errors.Is(err, exchange.ErrClientGone) {
 			t.Error(err)
 		}
 	})
 	t.Run("too large", func(t *testing.T) {
-		res, err := c.Post(url+"/echo", "", bytes.NewReader(make([]byte, 9<<20)))
+		res, err := r.c.Post(r.url+"/echo", "", bytes.NewReader(make([]byte, 9<<20)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -227,11 +241,11 @@ func TestServer(t *testing.T) {
 		}
 	})
 	t.Run("large head", func(t *testing.T) {
-		req, _ := http.NewRequest("GET", url+"/", nil)
+		req, _ := http.NewRequest("GET", r.url+"/", nil)
 		for i := range 60 {
 			req.Header.Set(fmt.Sprint("X-", i), "v")
 		}
-		res, err := c.Do(req)
+		res, err := r.c.Do(req)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -299,6 +313,45 @@ func TestDrain(t *testing.T) {
 	}
 }
 
+// TestContinue serves a connection of which the beginning was read by somebody
+// who wanted to know what it speaks.
+func TestContinue(t *testing.T) {
+	sweeper := wire.NewSweeper()
+	defer sweeper.Close()
+	s := &Server{Handler: echo}
+	s.Limits.Store(tableLimits())
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	for early := range len(preface) + 30 {
+		here, there := dialPair(t, ln)
+		c := newRaw(t, here)
+		var first bytes.Buffer
+		first.WriteString(preface)
+		first.Write(appendSettings(nil))
+		block := c.fields(simple...)
+		first.Write(appendFrame(nil, len(block), http2.FrameHeaders, 5, 1))
+		first.Write(block)
+		b := wire.GetBuffer()
+		n := copy(b.B, first.Bytes()[:early])
+		ended := make(chan bool)
+		if n == 0 {
+			b.Put()
+			s.Start(wire.New(there, sweeper), &exchange.Client{}, func() { close(ended) })
+		} else {
+			s.Continue(wire.New(there, sweeper), &exchange.Client{}, b, n, func() { close(ended) })
+		}
+		here.Write(first.Bytes()[early:])
+		if got := c.next(); !strings.HasPrefix(got, "headers 1 :status=200") {
+			t.Fatal(got)
+		}
+		here.Close()
+		<-ended
+	}
+}
+
 // TestBodyCut never takes a body for whole whose client has gone.
 func TestBodyCut(t *testing.T) {
 	got := make(chan error, 1)
@@ -326,5 +379,82 @@ func TestBodyCut(t *testing.T) {
 		if err := <-got; err == io.EOF || !errors.Is(err, exchange.ErrClientGone) {
 			t.Error(how, err)
 		}
+	}
+}
+
+// TestAwkwardWindow lets a client be whose window is never a multiple of
+// anything.
+func TestAwkwardWindow(t *testing.T) {
+	r := newRig(t, tableLimits(), guarded)
+	c := r.dial(http2.Setting{ID: http2.SettingInitialWindowSize, Val: maxFrame + 1})
+	c.request(1, true, with(":path", "/noise")...)
+	c.expect("headers 1 :status=200")
+	for total := 0; total < 1<<20; {
+		var id, n int
+		got := c.next()
+		if _, err := fmt.Sscanf(got, "data %d %d", &id, &n); err != nil {
+			t.Fatal(got)
+		}
+		if total += n; n < maxFrame {
+			c.fr.WriteWindowUpdate(0, maxFrame+1)
+			c.fr.WriteWindowUpdate(1, maxFrame+1)
+		}
+	}
+}
+
+// TestUrgency serves the urgent first when the connection is what all wait for
+// (RFC 9218).
+func TestUrgency(t *testing.T) {
+	r := newRig(t, tableLimits(), guarded)
+	c := r.dial(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1 << 20})
+	for i, priority := range []string{"u=5", "u=3, i", "u=3, i", "u=1", ""} {
+		c.request(uint32(2*i+1), true, with(":path", "/noise", "priority", priority)...)
+		c.expect(fmt.Sprintf("headers %d :status=200", 2*i+1))
+		if i == 0 {
+			for total := 0; total < defaultWindow; { // the connection's window
+				var id, n int
+				fmt.Sscanf(c.next(), "data %d %d", &id, &n)
+				total += n
+			}
+		}
+	}
+	c.fr.WritePriorityUpdate(9, "u=0")
+	waiting := func() (n int) {
+		r.s.mu.Lock()
+		defer r.s.mu.Unlock()
+		for k := range r.s.conns {
+			k.mu.Lock()
+			n += len(k.queue)
+			if s := k.streams[9]; s != nil && s.urgency != 0 {
+				n = 0
+			}
+			k.mu.Unlock()
+		}
+		return n
+	}
+	for waiting() < 5 {
+		runtime.Gosched()
+	}
+	// A frame at a time: 9, 7, then 3 and 5 by turns.
+	want := []int{9, 9, 7, 7, 3, 5, 3, 5, 1}
+	var order []int
+	take := func(frames int) {
+		for range frames {
+			c.fr.WriteWindowUpdate(0, maxFrame)
+			var id, n int
+			fmt.Sscanf(c.next(), "data %d %d", &id, &n)
+			order = append(order, id)
+		}
+	}
+	take(2)
+	c.fr.WriteRSTStream(9, http2.ErrCodeCancel)
+	take(2)
+	c.fr.WriteRSTStream(7, http2.ErrCodeCancel)
+	take(4)
+	c.fr.WriteRSTStream(3, http2.ErrCodeCancel)
+	c.fr.WriteRSTStream(5, http2.ErrCodeCancel)
+	take(1)
+	if fmt.Sprint(order) != fmt.Sprint(want) {
+		t.Errorf("%v, want %v", order, want)
 	}
 }

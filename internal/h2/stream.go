@@ -25,7 +25,8 @@ type stream struct {
 	open    bool  // it is among the link's streams
 
 	// Receiving.
-	in          []piece // what came and was not taken
+	in          []piece  // what came and was not taken
+	few         [1]piece // memory of in while one is enough
 	taken       *wire.Buffer
 	window      int   // what the other end may still send
 	owed        int   // bytes of the window to give back
@@ -70,6 +71,9 @@ func (s *stream) begin(l *link, id uint32, holder any) {
 	in, trailer := s.in[:0], s.trailer
 	trailer.Reset()
 	*s = stream{l: l, id: id, holder: holder, in: in, trailer: trailer}
+	if cap(s.in) == 0 {
+		s.in = s.few[:0]
+	}
 	s.reading.L, s.writing.L = &l.mu, &l.mu
 	s.window, s.size, s.sendWindow = l.streamWindow, l.streamWindow, l.peerWindow
 	s.length = exchange.Unknown

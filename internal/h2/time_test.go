@@ -1,6 +1,7 @@
 package h2
 
 import (
+	"errors"
 	"io"
 	"net"
 	"strings"
@@ -40,11 +41,7 @@ func (c *timed) read() {
 
 func (c *timed) wants(t *testing.T, want ...string) {
 	t.Helper()
-	for _, w := range want {
-		if got := <-c.frames; got != w {
-			t.Fatalf("%q, want %q", got, w)
-		}
-	}
+	expect(t, func() string { return <-c.frames }, want...)
 }
 
 // inTime runs a test under virtual time, with one connection to a server.
@@ -57,7 +54,9 @@ func inTime(t *testing.T, l *Limits, handler func(*exchange.Exchange), f func(t 
 		served := make(chan struct{})
 		go func() {
 			defer close(served)
-			s.Serve(wire.New(there, sweeper), &exchange.Client{})
+			wc := wire.New(there, sweeper)
+			wc.SetTimeout(time.Second) // of whoever had it before
+			s.Serve(wc, &exchange.Client{})
 		}()
 		c := &timed{raw: newRaw(t, here), frames: make(chan string, 10000)}
 		f(t, c, s)
@@ -214,7 +213,7 @@ func TestStalledReader(t *testing.T) {
 			c.request(1, true, simple...)
 			c.wants(t, "headers 1 :status=200", "reset 1 INTERNAL_ERROR")
 			within(t, start, l.IdleTimeout)
-			if err := <-broken; err != wire.ErrTimeout {
+			if err := <-broken; !errors.Is(err, wire.ErrTimeout) {
 				t.Error(err)
 			}
 		})
@@ -237,7 +236,7 @@ func TestStalledReader(t *testing.T) {
 					}
 				}
 			})
-			if err := <-broken; err != wire.ErrTimeout {
+			if err := <-broken; !errors.Is(err, wire.ErrTimeout) {
 				t.Error(err)
 			}
 			close(stop)

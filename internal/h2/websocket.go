@@ -2,7 +2,7 @@ package h2
 
 import (
 	"crypto/rand"
-	"crypto/sha1" //nolint:gosec // RFC 6455 wants it; nothing rests on it
+	"crypto/sha1" // RFC 6455 wants it; nothing rests on it
 	"encoding/base64"
 	"errors"
 	"io"
@@ -31,7 +31,7 @@ func upgradeFields(h *exchange.Header) {
 
 // acceptOf returns the proof that a key was understood.
 func acceptOf(key string) string {
-	sum := sha1.Sum([]byte(key + websocketGUID)) //nolint:gosec // see above
+	sum := sha1.Sum([]byte(key + websocketGUID)) //nolint:gosec // RFC 6455 wants it, nothing rests on it
 	return base64.StdEncoding.EncodeToString(sum[:])
 }
 
@@ -44,11 +44,10 @@ func (t *turn) Upgrade(x *exchange.Exchange) (exchange.Stream, error) {
 		t.Abort()
 		return nil, errNoUpgrade
 	}
-	if r.Header.Get(acceptField) != acceptOf(x.Request.Header.Known(exchange.SecWebSocketKey)) {
+	if err := Switched(x); err != nil {
 		t.Abort()
-		return nil, errAccept
+		return nil, err
 	}
-	r.Header.Del(acceptField)
 	a.length = exchange.Unknown
 	if err := t.writeHead(r, 200, exchange.Unknown); err != nil {
 		return nil, err

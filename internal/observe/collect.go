@@ -25,6 +25,9 @@ var (
 
 	descConnections = desc("listener_connections", "Connections that are open.", "listener")
 	descAccepted    = desc("listener_connections_total", "Connections that were accepted.", "listener")
+	descHandshakes  = desc("listener_tls_handshakes_total", "TLS handshakes that succeeded, or failed.", "listener", "result")
+	descRefused     = desc("listener_connections_failed_total", "Connections that were refused before they were served, could not be passed on, or broke while they were.", "listener")
+	descPassed      = desc("listener_passed_bytes_total", "Bytes of connections that were passed on and have ended, from clients (in) and to them (out).", "listener", "direction")
 
 	descUpstreamConnections = desc("upstream_connections", "Connections that are open.", "upstream")
 	descUpstreamIdle        = desc("upstream_connections_idle", "Connections that are open and wait for a request.", "upstream")
@@ -33,6 +36,7 @@ var (
 	descUpstreamFailed      = desc("upstream_connection_failures_total", "Connections that could not be established.", "upstream")
 	descUpstreamReused      = desc("upstream_connections_reused_total", "Requests that went out on a kept connection.", "upstream")
 	descUpstreamRetried     = desc("upstream_retries_total", "Requests that were sent again.", "upstream")
+	descUpstreamEvents      = desc("upstream_events_total", "What seldom happens on the way to an upstream.", "upstream", "event")
 	descUpstreamFirstByte   = desc("upstream_first_byte_seconds", "Time from the first byte of a request sent to the head of its answer.", "upstream")
 
 	descReloads   = desc("config_reloads_total", "Configurations that were applied, the first one too, or were not.", "result")
@@ -49,9 +53,9 @@ var (
 func (c *collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descRequests, descDuration, descInFlight, descReceived, descSent, descProblems,
-		descConnections, descAccepted,
+		descConnections, descAccepted, descHandshakes, descRefused, descPassed,
 		descUpstreamConnections, descUpstreamIdle, descUpstreamTunnels, descUpstreamOpened,
-		descUpstreamFailed, descUpstreamReused, descUpstreamRetried, descUpstreamFirstByte,
+		descUpstreamFailed, descUpstreamReused, descUpstreamRetried, descUpstreamEvents, descUpstreamFirstByte,
 		descReloads, descReloaded, descSucceeded, descConfig,
 		descLogWritten, descLogDropped, descLogErrors,
 	} {
@@ -144,9 +148,15 @@ func (r *Route) collect(s sink) {
 }
 
 func (l *Listener) collect(s sink) {
-	var opened, closed uint64
+	var opened, closed, failed, secured, unsecured uint64
+	var received, sent int64
 	l.parts.each(func(c *listenerCounts) {
+		secured += c.secured.Load()
+		unsecured += c.unsecured.Load()
 		closed += c.closed.Load()
+		failed += c.failed.Load()
+		received += c.received.Load()
+		sent += c.sent.Load()
 		opened += c.opened.Load()
 	})
 	if opened == 0 && l.name == other {
@@ -154,6 +164,15 @@ func (l *Listener) collect(s sink) {
 	}
 	s.gauge(descConnections, int(opened)-int(closed), l.name)
 	s.count(descAccepted, int(opened), l.name)
+	if secured+unsecured > 0 {
+		s.count(descHandshakes, int(secured), l.name, "ok")
+		s.count(descHandshakes, int(unsecured), l.name, "failed")
+	}
+	s.count(descRefused, int(failed), l.name)
+	if received+sent > 0 {
+		s.count(descPassed, int(received), l.name, "in")
+		s.count(descPassed, int(sent), l.name, "out")
+	}
 }
 
 func (u *Upstream) collect(s sink) {
@@ -170,8 +189,14 @@ func (u *Upstream) collect(s sink) {
 		tunnels += c.tunnels.Load()
 		firstByte.add(&c.firstByte)
 	})
-	if opened+failed == 0 && u.name == other {
+	u.mu.Lock()
+	events := maps.Clone(u.events)
+	u.mu.Unlock()
+	if opened+failed == 0 && len(events) == 0 && u.name == other {
 		return
+	}
+	for name, n := range events {
+		s.count(descUpstreamEvents, n, u.name, name)
 	}
 	// A connection may be counted and closed by different shards, so that a
 	// sum read meanwhile can be off by those in between.

@@ -1,6 +1,7 @@
 package observe
 
 import (
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -12,8 +13,10 @@ type Listener struct {
 }
 
 type listenerCounts struct {
-	opened, closed atomic.Uint64
-	_              [64]byte
+	opened, closed, failed atomic.Uint64
+	secured, unsecured     atomic.Uint64
+	received, sent         atomic.Int64
+	_                      [64]byte
 }
 
 func newListener(name string) *Listener {
@@ -26,11 +29,40 @@ func (l *Listener) Opened(shard uint32) { l.parts.at(shard).opened.Add(1) }
 // Closed counts the end of one that was accepted.
 func (l *Listener) Closed(shard uint32) { l.parts.at(shard).closed.Add(1) }
 
+// Secured counts a TLS handshake that succeeded.
+func (l *Listener) Secured(shard uint32) { l.parts.at(shard).secured.Add(1) }
+
+// Unsecured counts one that failed.
+func (l *Listener) Unsecured(shard uint32) { l.parts.at(shard).unsecured.Add(1) }
+
+// Failed counts a connection that was refused before it was served, could not
+// be passed on, or broke while it was.
+func (l *Listener) Failed(shard uint32) { l.parts.at(shard).failed.Add(1) }
+
+// Moved counts the bytes of a connection that was passed on: those from the
+// client, and those to it.
+func (l *Listener) Moved(shard uint32, received, sent int64) {
+	c := l.parts.at(shard)
+	c.received.Add(received)
+	c.sent.Add(sent)
+}
+
 // Upstream counts what happens on the way to one upstream. Its methods neither
 // block nor allocate; shard spreads the counters, and any value will do.
 type Upstream struct {
 	name  string
 	parts sharded[upstreamCounts]
+
+	mu     sync.Mutex
+	events map[string]int
+}
+
+// Event counts something that seldom happens. The upstream has a fixed set of
+// names.
+func (u *Upstream) Event(name string) {
+	u.mu.Lock()
+	u.events[name]++
+	u.mu.Unlock()
 }
 
 type upstreamCounts struct {
@@ -42,7 +74,7 @@ type upstreamCounts struct {
 }
 
 func newUpstream(name string) *Upstream {
-	return &Upstream{name: name, parts: newSharded[upstreamCounts]()}
+	return &Upstream{name: name, parts: newSharded[upstreamCounts](), events: make(map[string]int)}
 }
 
 // Opened counts a connection that was established.

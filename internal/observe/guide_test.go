@@ -20,7 +20,10 @@ func TestGuide(t *testing.T) {
 
 	m := newMetrics(1)
 	r, l, u := m.Route("a"), m.Listener("a"), m.Upstream("a")
+	u.Event("shed")
 	r.Begin(0)
+	l.Secured(0)
+	l.Moved(0, 1, 1)
 	x := failing(502, exchange.SideUpstream)
 	x.Response.Truncated = true
 	r.End(x)

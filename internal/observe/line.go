@@ -69,8 +69,10 @@ func appendJSON(b []byte, x *exchange.Exchange, clock *lineClock) []byte {
 	b = appendText(b, `,"host":`, r.Host, mostText)
 	b = appendText(b, `,"path":`, withoutQuery(r.RawPath), mostPath)
 	b = appendText(b, `,"proto":`, r.Proto.String(), mostText)
-	b = append(b, `,"status":`...)
-	b = strconv.AppendInt(b, int64(x.Response.Status), 10)
+	if r.Proto < exchange.TCP {
+		b = append(b, `,"status":`...)
+		b = strconv.AppendInt(b, int64(x.Response.Status), 10)
+	}
 	if p := x.Problem; p != nil {
 		b = appendField(b, `,"code":`, p.Code, mostText)
 		b = append(b, `,"side":"`...)

@@ -199,10 +199,10 @@ func (b *builder) compile(index int, e Entry) *route {
 	report(faults...)
 	var f *fault
 	switch {
-	case m.Path != "" && m.PathRegex != "":
+	case m.Pattern() != "" && m.PathRegex != "":
 		f = &fault{field: "match.path_regex", text: "a route has either a path or a path_regex", hint: "remove one"}
-	case m.Path != "":
-		r.pattern, f = parsePattern(m.Path)
+	case m.Pattern() != "":
+		r.pattern, f = parsePattern(m.Pattern())
 	case m.PathRegex != "":
 		r.pattern, f = b.parseRegex(m.PathRegex)
 	}

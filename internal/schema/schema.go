@@ -87,6 +87,10 @@ func (w *writer) fields(t reflect.Type, defaults reflect.Value) object {
 	switch t {
 	case reflect.TypeFor[config.Route]():
 		s["oneOf"] = []any{needs("upstream"), needs("split"), needs("redirect"), needs("respond")}
+	case reflect.TypeFor[config.Upstream]():
+		s["anyOf"] = []any{needs("endpoints"), needs("discovery")}
+	case reflect.TypeFor[config.Discovery]():
+		s["oneOf"] = []any{needs("dns"), needs("srv"), needs("file"), needs("consul"), needs("kubernetes")}
 	case reflect.TypeFor[config.Match]():
 		s["not"] = needs("path", "path_regex")
 	case reflect.TypeFor[config.ValueMatch]():
@@ -199,6 +203,8 @@ func short(t reflect.Type) object {
 		return text(`/|` + variable)
 	case t == reflect.TypeFor[config.Endpoint]():
 		return text(`^(http|https|h2c|grpc|grpcs|tcp)://|` + variable)
+	case t == reflect.TypeFor[config.Balance]():
+		return object{"anyOf": []any{object{"enum": []string{"round_robin", "random", "least_requests", "ewma"}}, text(variable)}}
 	}
 	return object{"type": []string{"string", "number", "boolean"}}
 }

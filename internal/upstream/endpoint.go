@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"net"
 	"sync"
@@ -10,6 +11,7 @@ import (
 
 	"gatehouse.dev/gatehouse/internal/exchange"
 	"gatehouse.dev/gatehouse/internal/h1"
+	"gatehouse.dev/gatehouse/internal/upstream/health"
 	"gatehouse.dev/gatehouse/internal/wire"
 )
 
@@ -17,14 +19,18 @@ import (
 // one that was used last is used next, so that those which are not needed
 // become old.
 type endpoint struct {
-	u       *Upstream
-	site    *site
-	address string
+	u *Upstream
+	place
+	record *record
+	token  token       // what a sticky cookie calls it
+	tls    *tls.Config // nil without TLS
+	stop   context.CancelFunc
 
 	mu      sync.Mutex
 	idle    []*conn // the oldest first
 	open    int     // idle ones and those in use
 	retired bool
+	gone    bool        // its record is no longer held
 	pruner  *time.Timer // set once there was an idle connection
 	pruning bool        // the pruner is going to run
 }
@@ -36,54 +42,153 @@ type conn struct {
 	shard uint32        // of its last exchange's counters
 	since time.Duration // when it became idle, on the sweeper's clock
 	fresh bool          // it has not carried an exchange before
+	gated bool          // its exchange has a place in the gate
+	again bool          // its exchange goes on, on another connection
+
+	answered, bad bool          // there is an answer, which is an error
+	took          time.Duration // until its first byte
 }
 
-// serve has the endpoint answer. When it returns a problem, next says that
-// nothing was sent and another endpoint may be asked.
-func (e *endpoint) serve(x *exchange.Exchange) (p *exchange.Problem, next bool) {
+// newEndpoint returns an endpoint that the set did not have. warm means that
+// it has its full share from the beginning.
+func (u *Upstream) newEndpoint(p place, warm bool) *endpoint {
+	r := u.memory.endpoint(u.service, p.String())
+	r.health.Begin(health.Now(), warm)
+	e := &endpoint{u: u, place: p, record: r, token: u.sticky.token(r.key), retired: u.retired}
+	if p.secure {
+		e.tls = u.tls.Clone()
+		if e.tls.ServerName == "" {
+			e.tls.ServerName = hostOnly(p.host)
+		}
+	}
+	if u.health != nil && !u.retired {
+		ctx, stop := context.WithCancel(u.ctx)
+		e.stop = stop
+		go u.check(ctx, e)
+	}
+	return e
+}
+
+// failure is why an attempt at an endpoint came to nothing.
+type failure struct {
+	problem *exchange.Problem
+	why     reason
+	unsent  bool // nothing was sent
+	whole   bool // the request's body was not touched, or was given back
+}
+
+// reason is what a setting of retries names.
+type reason uint8
+
+const (
+	final   reason = iota // not the endpoint's fault, or not to be repeated
+	connect               // no connection
+	broke                 // the connection broke before the answer
+	late                  // no answer in time
+	malformedAnswer
+	full // the endpoint has as many connections as it may have
+)
+
+// serve has the endpoint answer. It returns the connection of the answer, of
+// whatever status, or why there is none.
+func (e *endpoint) serve(x *exchange.Exchange, l *h1.ResponseLimits) (*conn, *failure) {
+	e.begin()
 	c := e.take()
 	for {
 		if c == nil {
-			if c, p, next = e.connect(x); p != nil {
-				return p, next
+			var f *failure
+			if c, f = e.connect(x); f != nil {
+				e.end()
+				return nil, f
 			}
 		} else {
 			e.u.meter.Reused(x.Client.Shard)
 		}
 		c.shard = x.Client.Shard
+		c.SetLimits(l)
 		x.Upstream.Attempts++
 		x.Upstream.Reused = !c.fresh
-		err := c.RoundTrip(x, e.host(x), e.u.pool.Idle == 0)
+		err := c.RoundTrip(x, e.hostField(x), e.u.pool.Idle == 0)
 		if err == nil {
 			e.answered(x, c)
-			return nil, false
+			return c, nil
 		}
+		whole := c.Unsent(err)
 		// The service may have closed a kept connection at the moment when it
 		// was used (RFC 9110, section 9.2.2).
-		again := !c.fresh && idempotent(x.Request.Method) && c.Unsent(err) && x.Canceled() == nil
+		again := !c.fresh && idempotent(x.Request.Method) && whole && x.Canceled() == nil
+		fresh := c.fresh
+		c.again = again
 		c.Close()
 		if !again {
-			return problemOf(x, err), false
+			return nil, e.failed(x, err, whole, fresh)
 		}
 		e.u.meter.Retried(x.Client.Shard)
+		if e.u.retry != nil {
+			e.u.retry.budget.Force(health.Now())
+		}
 		c = nil
 	}
 }
 
+// failed says what the error of a round trip means. The connection has said
+// that the exchange is over.
+func (e *endpoint) failed(x *exchange.Exchange, err error, whole, fresh bool) *failure {
+	f := &failure{problem: problemOf(x, err), whole: whole || x.Request.Length == 0}
+	switch f.problem.Code {
+	case reset.Code:
+		f.why = broke
+	case timedOut.Code:
+		f.why = late
+	case malformed.Code:
+		f.why = malformedAnswer
+	default:
+		return f
+	}
+	if errors.Is(err, errHedgeWon) || errors.Is(err, wire.ErrInterrupted) {
+		return f // somebody else has the answer: that says nothing about the endpoint
+	}
+	if f.why != broke || fresh {
+		e.fault(time.Duration(exchange.Now() - x.Times.Sent))
+	}
+	return f
+}
+
 // answered hands the answer over.
 func (e *endpoint) answered(x *exchange.Exchange, c *conn) {
-	e.u.meter.FirstByte(c.shard, time.Duration(x.Times.FirstByte-x.Times.Sent))
+	took := time.Duration(x.Times.FirstByte - x.Times.Sent)
+	e.u.meter.FirstByte(c.shard, took)
+	e.observe(took)
+	c.took, c.answered = took, true
+	if c.bad = x.Response.Status >= 500 && x.Response.Status != 501; c.bad {
+		e.judge(true, took)
+	}
 	if x.Response.Status == 101 {
 		x.Response.Body = &tunnel{c: c, idle: e.u.limits.Idle}
 	}
 }
 
-// host returns the value of the Host field.
-func (e *endpoint) host(x *exchange.Exchange) string {
+// begin counts an exchange at the endpoint, end ends it.
+func (e *endpoint) begin() {
+	e.record.load.Begin()
+	if e.u.key != nil {
+		e.u.active.Add(1)
+	}
+}
+
+func (e *endpoint) end() {
+	e.record.load.End()
+	if e.u.key != nil {
+		e.u.active.Add(-1)
+	}
+}
+
+// hostField returns the value of the Host field.
+func (e *endpoint) hostField(x *exchange.Exchange) string {
 	if e.u.preserve && x.Request.Authority != "" {
 		return x.Request.Authority
 	}
-	return e.site.host
+	return e.host
 }
 
 // idempotent reports whether a request may be sent twice (RFC 9110, section
@@ -135,6 +240,21 @@ func (e *endpoint) oldest() *conn {
 
 // Free implements h1.Owner.
 func (c *conn) Free(reusable bool) {
+	e, gated := c.e, c.gated
+	if c.answered && !c.bad {
+		// Only now is it known that the answer was whole.
+		e.judge(cut(c.BodyError()), c.took)
+	}
+	c.answered, c.bad = false, false
+	if c.again {
+		c.again = false
+	} else {
+		e.end()
+	}
+	c.gated = false
+	if gated {
+		defer e.u.gate.leave() // when the connection is back, so that who comes in finds it
+	}
 	if !reusable || !c.e.keep(c) {
 		c.close()
 	}
@@ -199,7 +319,15 @@ func (e *endpoint) retire() {
 	if e.pruner != nil {
 		e.pruner.Stop()
 	}
+	gone := e.gone
+	e.gone = true
 	e.mu.Unlock()
+	if e.stop != nil {
+		e.stop()
+	}
+	if !gone {
+		e.u.memory.forget(e.u.service, e.record)
+	}
 	for _, c := range idle {
 		e.u.meter.Idle(c.shard, -1)
 		c.close()
@@ -232,50 +360,89 @@ func (e *endpoint) release() {
 	e.u.open.Add(-1)
 }
 
-// connect establishes a connection. When it returns a problem, next says that
-// another endpoint may be asked.
-func (e *endpoint) connect(x *exchange.Exchange) (c *conn, p *exchange.Problem, next bool) {
+// connect establishes a connection.
+func (e *endpoint) connect(x *exchange.Exchange) (*conn, *failure) {
 	if !e.u.reserve() {
-		return nil, &overloaded, false
+		return nil, &failure{problem: &overloaded, unsent: true, whole: true}
 	}
 	if !e.reserve() {
 		e.u.open.Add(-1)
-		return nil, &overloaded, true
+		return nil, &failure{problem: &overloaded, why: full, unsent: true, whole: true}
 	}
 	ctx, cancel := e.u.patience()
 	defer cancel()
-	wc, err := e.dial(ctx, x, cancel)
+	began := exchange.Now()
+	wc, err := e.establish(ctx, x, cancel)
 	if err == nil {
 		e.u.meter.Opened(x.Client.Shard)
 		c := &conn{e: e, fresh: true}
 		c.Client = h1.NewClient(wc, &e.u.limits, c)
-		return c, nil, false
+		return c, nil
 	}
 	e.release()
 	x.Upstream.Attempts++
 	x.Upstream.Reused = false
+	f := &failure{unsent: true, whole: true}
 	if reason := x.Canceled(); reason != nil {
-		return nil, clientGone.With(reason), false
+		f.problem = clientGone.With(reason)
+		return nil, f
+	}
+	if errors.Is(err, errHedgeWon) || errors.Is(err, context.Canceled) {
+		f.problem = reset.With(err)
+		return nil, f
 	}
 	e.u.meter.Failed(x.Client.Shard)
 	var slow net.Error
 	switch {
 	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
-		return nil, overloaded.With(err), false
-	case errors.As(err, &slow) && slow.Timeout():
-		return nil, connectTimeout.With(err), true
+		f.problem = overloaded.With(err)
+		return nil, f
+	case errors.As(err, &slow) && slow.Timeout(), errors.Is(err, wire.ErrTimeout):
+		f.problem = connectTimeout.With(err)
+	case e.tls != nil && tlsFailed(err):
+		f.problem = untrusted.With(err)
+	default:
+		f.problem = connectFailed.With(err)
 	}
-	return nil, connectFailed.With(err), true
+	f.why = connect
+	e.fault(time.Duration(exchange.Now() - began))
+	return nil, f
 }
 
-func (e *endpoint) dial(ctx context.Context, x *exchange.Exchange, cancel context.CancelFunc) (*wire.Conn, error) {
+// establish dials, and makes the connection secure where it should be.
+func (e *endpoint) establish(ctx context.Context, x *exchange.Exchange, cancel context.CancelFunc) (*wire.Conn, error) {
 	if err := x.Bind(canceler(cancel)); err != nil {
 		return nil, err
 	}
-	wc, err := wire.Dial(ctx, e.site.network, e.address, e.u.sweeper)
-	if reason := x.Bind(nil); err == nil && reason != nil {
-		_ = wc.Close() // nothing was sent on it
-		return nil, reason
+	nc, err := e.u.dial(ctx, e.network, e.address)
+	if err != nil {
+		return nil, errors.Join(x.Bind(nil), err)
 	}
-	return wc, err
+	wc := wire.New(nc, e.u.sweeper)
+	err = e.u.introduce(x, wc)
+	if err == nil && e.tls != nil {
+		err = e.secure(ctx, x, wc)
+	}
+	if reason := x.Bind(nil); err == nil && reason != nil {
+		err = reason
+	}
+	if err != nil {
+		_ = wc.Close() // no request was sent on it
+		return nil, err
+	}
+	return wc, nil
+}
+
+// elsewhere sends an exchange's request to the endpoint for a test of how well
+// it is: on a connection of its own, which nobody else uses.
+func (e *endpoint) elsewhere(ctx context.Context, port string) (net.Conn, error) {
+	address := e.address
+	if port != "" && e.network == "tcp" {
+		host, _, err := net.SplitHostPort(address)
+		if err != nil {
+			return nil, err
+		}
+		address = net.JoinHostPort(host, port)
+	}
+	return e.u.dial(ctx, e.network, address)
 }

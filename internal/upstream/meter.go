@@ -13,7 +13,26 @@ type Meter interface {
 	Reused(shard uint32)                     // a request went out on a kept connection
 	Retried(shard uint32)                    // a request was sent again on another one
 	FirstByte(shard uint32, d time.Duration) // from a request's first byte to the head of its answer
+	Event(name string)                       // one of the events below; they are seldom
 }
+
+// The events that Meter.Event is told.
+const (
+	Shed            = "shed"             // a request was refused for want of a place
+	BudgetSpent     = "budget_spent"     // a request was not sent again: the budget of retries was spent
+	Hedged          = "hedged"           // a request was sent a second time while the first waited
+	Ejected         = "ejected"          // an endpoint was ejected for what it did to live traffic
+	FellIll         = "fell_ill"         // an endpoint failed its checks
+	GotWell         = "got_well"         // an endpoint passes its checks again
+	BreakerOpened   = "breaker_opened"   // the breaker opened
+	BreakerClosed   = "breaker_closed"   // the breaker closed
+	BreakerRefused  = "breaker_refused"  // a request was refused by the open breaker
+	FailedOver      = "failed_over"      // another upstream served instead
+	Mirrored        = "mirrored"         // a copy of a request was sent
+	MirrorDropped   = "mirror_dropped"   // a copy was not sent: too many were under way, or its body is too long
+	DiscoveryFailed = "discovery_failed" // endpoints could not be looked for, or none were found
+	DiscoveryWorked = "discovery_worked" // they could again
+)
 
 // noMeter counts nothing.
 type noMeter struct{}
@@ -26,3 +45,4 @@ func (noMeter) Tunnels(uint32, int)             {}
 func (noMeter) Reused(uint32)                   {}
 func (noMeter) Retried(uint32)                  {}
 func (noMeter) FirstByte(uint32, time.Duration) {}
+func (noMeter) Event(string)                    {}

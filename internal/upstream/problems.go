@@ -33,11 +33,23 @@ var (
 	}
 	unavailable = exchange.Problem{
 		Status: 503, Code: "upstream_unavailable", Side: exchange.SideUpstream, Retry: time.Second,
-		Detail: "No address of the service behind the gateway is known.",
+		Detail: "No endpoint of the service behind the gateway is available.",
+	}
+	broken = exchange.Problem{
+		Status: 503, Code: "upstream_breaker_open", Side: exchange.SideUpstream, Retry: time.Second,
+		Detail: "The service behind the gateway has been failing and is left alone for a moment.",
+	}
+	untrusted = exchange.Problem{
+		Status: 502, Code: "upstream_tls_failed", Side: exchange.SideUpstream,
+		Detail: "A secure connection to the service behind the gateway could not be established.",
 	}
 	overloaded = exchange.Problem{
 		Status: 503, Code: "upstream_overloaded", Side: exchange.SideGateway, Retry: time.Second,
-		Detail: "All connections to the service behind the gateway are in use.",
+		Detail: "The service behind the gateway has as many requests as it may have.",
+	}
+	passageIdle = exchange.Problem{
+		Status: 408, Code: "idle_timeout", Side: exchange.SideClient,
+		Detail: "The connection was idle, or open, for longer than it may be.",
 	}
 	requestBroken = exchange.Problem{
 		Status: 400, Code: "body_incomplete", Side: exchange.SideClient, Close: true,

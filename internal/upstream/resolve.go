@@ -24,7 +24,7 @@ var errNoAddress = errors.New("answer holds no address")
 
 // resolve keeps the addresses of names fresh until ctx ends.
 func (u *Upstream) resolve(ctx context.Context) {
-	failing := make([]bool, len(u.sites))
+	failing := make([]bool, len(u.sites)) // sites do not come or go
 	for {
 		changed := u.lookUpAll(ctx, failing)
 		if ctx.Err() != nil {
@@ -78,7 +78,9 @@ func (u *Upstream) lookUpAll(ctx context.Context, failing []bool) (changed bool)
 		case !slices.Equal(answers[i], s.addresses):
 			u.log.Info("a name of an upstream has new addresses",
 				"upstream", u.name, "name", s.name, "addresses", answers[i])
+			u.mu.Lock()
 			s.addresses, changed = answers[i], true
+			u.mu.Unlock()
 		}
 		failing[i] = errs[i] != nil
 	}

@@ -53,9 +53,16 @@ func (n *names) LookupNetIP(ctx context.Context, _, host string) ([]netip.Addr, 
 	return found, nil
 }
 
+func endpoints(u *Upstream) (list []*endpoint) {
+	for _, m := range u.live.Load().members {
+		list = append(list, m.e)
+	}
+	return list
+}
+
 func addresses(u *Upstream) string {
 	var list []string
-	for _, e := range u.live.Load().endpoints {
+	for _, e := range endpoints(u) {
 		list = append(list, e.address)
 	}
 	return strings.Join(list, " ")
@@ -81,16 +88,16 @@ func TestNamesAreResolvedAgain(t *testing.T) {
 		}
 		const round = 12 * time.Second // an interval and its jitter
 		later(0, "10.0.0.1:8080 10.0.0.2:8080 10.1.0.1:80 [::1]:80")
-		before := u.live.Load().endpoints
+		before := endpoints(u)
 
 		n.set("a.example", "10.0.0.1 10.0.0.2 10.0.0.1") // the same in another order
 		later(round, "10.0.0.1:8080 10.0.0.2:8080 10.1.0.1:80 [::1]:80")
-		if !slices.Equal(before, u.live.Load().endpoints) {
+		if !slices.Equal(before, endpoints(u)) {
 			t.Error("endpoints were made anew without a change")
 		}
 		n.set("a.example", "10.0.0.2 10.0.0.3 ::ffff:10.0.0.4")
 		later(round, "10.0.0.2:8080 10.0.0.3:8080 10.0.0.4:8080 10.1.0.1:80 [::1]:80")
-		if u.live.Load().endpoints[0] != before[1] {
+		if endpoints(u)[0] != before[1] {
 			t.Error("an endpoint that stayed was made anew")
 		}
 		if before[1].retired || !before[0].retired {

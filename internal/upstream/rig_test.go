@@ -42,6 +42,8 @@ type peer struct {
 	r      *bufio.Reader
 	number int           // of the connection, counted from 1
 	over   chan struct{} // closed when the test ends
+
+	onRequest func() // told of each request, may be nil
 }
 
 func newService(t testing.TB, serve func(*peer)) *service {
@@ -67,7 +69,7 @@ func (s *service) accept() {
 			return
 		}
 		s.mu.Lock()
-		p := &peer{s.t, nc, bufio.NewReaderSize(nc, 64<<10), len(s.peers) + 1, s.over}
+		p := &peer{t: s.t, Conn: nc, r: bufio.NewReaderSize(nc, 64<<10), number: len(s.peers) + 1, over: s.over}
 		s.peers = append(s.peers, p)
 		s.mu.Unlock()
 		s.pending.Go(func() {
@@ -103,6 +105,9 @@ func (p *peer) request() *http.Request {
 	if err != nil {
 		return nil
 	}
+	if p.onRequest != nil {
+		p.onRequest()
+	}
 	return r
 }
 
@@ -120,7 +125,7 @@ func hello(p *peer) {
 
 func settings(urls ...string) *config.Upstream {
 	cfg := &config.Upstream{
-		Balance:     "round_robin",
+		Balance:     config.Balance{Algorithm: "round_robin", Slack: 0.25, SpillBelow: 0.7},
 		Connections: config.Connections{Idle: 100, IdleTimeout: config.Duration(time.Minute), ConnectTimeout: config.Duration(5 * time.Second)},
 		Timeout:     config.Timeout{FirstByte: config.Duration(10 * time.Second), Request: config.Duration(30 * time.Second), Idle: config.Duration(20 * time.Second)},
 		Host:        "preserve",
@@ -133,6 +138,7 @@ func settings(urls ...string) *config.Upstream {
 
 // rig is clients, a gateway that only proxies, and an upstream.
 type rig struct {
+	policy  atomic.Pointer[func(*exchange.Exchange)] // what is done with an exchange beforehand
 	t       testing.TB
 	u       *Upstream
 	s       h1.Server
@@ -201,6 +207,9 @@ func newRigWith(t testing.TB, cfg *config.Upstream, resolver Resolver, change fu
 // counts is a Meter.
 type counts struct {
 	opened, failed, closed, idle, tunnels, reused, retried, answers atomic.Int64
+
+	mu     sync.Mutex
+	events map[string]int
 }
 
 func (c *counts) Opened(uint32)                   { c.opened.Add(1) }
@@ -212,8 +221,27 @@ func (c *counts) Reused(uint32)                   { c.reused.Add(1) }
 func (c *counts) Retried(uint32)                  { c.retried.Add(1) }
 func (c *counts) FirstByte(uint32, time.Duration) { c.answers.Add(1) }
 
+func (c *counts) Event(name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.events == nil {
+		c.events = make(map[string]int)
+	}
+	c.events[name]++
+}
+
+// event returns how often something happened.
+func (c *counts) event(name string) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.events[name]
+}
+
 // handle does what the gateway does around an upstream.
 func (r *rig) handle(x *exchange.Exchange) {
+	if f := r.policy.Load(); f != nil {
+		(*f)(x)
+	}
 	r.u.Serve(x)
 	r.seen <- x.Upstream
 	r.answer(x)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -13,9 +14,12 @@ import (
 // site is an endpoint as it was configured. A name may stand for several
 // addresses, each of which becomes an endpoint that shares the site's weight.
 type site struct {
-	network string // "tcp" or "unix"
-	host    string // what a Host field names it by
-	weight  int
+	network  string // "tcp" or "unix"
+	secure   bool   // TLS runs over it
+	host     string // what a Host field names it by
+	weight   int
+	zone     string
+	priority int
 
 	name string // what is resolved, "" for an address
 	port string
@@ -23,18 +27,22 @@ type site struct {
 	addresses []string // to connect to; of a name: the last good answer
 }
 
-// parseSite reads an endpoint's URL: http://host:port or http://unix:/path.
+// parseSite reads an endpoint's URL: http://host:port, https://host:port or
+// http://unix:/path, or the same with tcp.
 func parseSite(c *config.Endpoint) (*site, error) {
 	fault := func(why string) error { return fmt.Errorf("endpoint %q: %s", c.URL, why) }
 	scheme, rest, ok := strings.Cut(c.URL, "://")
 	switch {
 	case !ok:
 		return nil, fault("is not a URL such as http://host:port")
-	case !strings.EqualFold(scheme, "http"):
-		return nil, fault(fmt.Sprintf("scheme %q is not http", scheme))
+	case !slices.Contains([]string{"http", "https", "tcp"}, strings.ToLower(scheme)):
+		return nil, fault(fmt.Sprintf("scheme %q is none of http, https and tcp", scheme))
 	}
-	s := &site{network: "tcp", weight: max(c.Weight, 1)}
-	if path, ok := strings.CutPrefix(rest, "unix:"); ok {
+	s := &site{
+		network: "tcp", secure: strings.EqualFold(scheme, "https"),
+		weight: max(c.Weight, 1), zone: c.Zone, priority: c.Priority,
+	}
+	if path, ok := strings.CutPrefix(rest, "unix:"); ok && !s.secure {
 		if !strings.HasPrefix(path, "/") {
 			return nil, fault("path of a unix socket is not absolute")
 		}
@@ -45,7 +53,11 @@ func parseSite(c *config.Endpoint) (*site, error) {
 	if strings.ContainsAny(s.host, "/?#@ ") || s.host == "" {
 		return nil, fault("has something beside a host and a port")
 	}
-	host, port, err := splitPort(s.host)
+	usual := "80"
+	if s.secure {
+		usual = "443"
+	}
+	host, port, err := splitPort(s.host, usual)
 	if err != nil {
 		return nil, fault(err.Error())
 	}
@@ -60,9 +72,9 @@ func parseSite(c *config.Endpoint) (*site, error) {
 	return s, nil
 }
 
-// splitPort splits host and port; the port is 80 when there is none.
-func splitPort(hostport string) (host, port string, err error) {
-	host, port = hostport, "80"
+// splitPort splits host and port; the port is the usual one when there is none.
+func splitPort(hostport, usual string) (host, port string, err error) {
+	host, port = hostport, usual
 	if i := strings.LastIndexByte(hostport, ':'); i > strings.LastIndexByte(hostport, ']') {
 		host, port = hostport[:i], hostport[i+1:]
 	}

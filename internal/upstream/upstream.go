@@ -1,16 +1,21 @@
 // Package upstream owns the way to the services behind the gateway: their
-// endpoints and how one is picked, pools of connections, names that are
-// resolved again, sending again what a dead connection swallowed, and tunnels.
-// It sends what is in an exchange's request, byte for byte, and decides nothing
-// about it: no routing, no policy, no rewriting.
+// endpoints, where they are found, how well they are and which one is picked;
+// pools of connections; sending again what failed; limits that keep a service
+// from being crushed; and tunnels. It sends what is in an exchange's request,
+// byte for byte, and decides nothing about it: no routing, no policy, no
+// rewriting.
 package upstream
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,6 +23,7 @@ import (
 	"gatehouse.dev/gatehouse/internal/config"
 	"gatehouse.dev/gatehouse/internal/exchange"
 	"gatehouse.dev/gatehouse/internal/h1"
+	"gatehouse.dev/gatehouse/internal/upstream/health"
 	"gatehouse.dev/gatehouse/internal/wire"
 )
 
@@ -28,7 +34,8 @@ const (
 	maxHeaders     = 256
 )
 
-// Resolver turns a name into addresses. A *net.Resolver is one.
+// Resolver turns a name into addresses. A *net.Resolver is one. One that is a
+// discover.Resolver too is asked for SRV records as well.
 type Resolver interface {
 	LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
 }
@@ -39,6 +46,7 @@ type Options struct {
 	Log      *slog.Logger
 	Meter    Meter    // nil: nothing is counted
 	Resolver Resolver // nil: the system's
+	Memory   *Memory  // what outlives a change of settings; nil: nothing does
 }
 
 // Upstream is a service behind the gateway. It is safe for concurrent use.
@@ -48,38 +56,79 @@ type Upstream struct {
 	log      *slog.Logger
 	meter    Meter
 	resolver Resolver
-	balance  string
-	limits   h1.ResponseLimits
-	pool     config.Connections
-	preserve bool // the Host field is the client's
+	memory   *Memory
+	service  *history
+	header   int // version of the PROXY header that begins connections, 0 for none
 
-	sites []*site
-	live  atomic.Pointer[set]
-	found chan struct{} // closed once there is an endpoint
-	open  atomic.Int64  // connections to all endpoints
+	balance   balancing
+	key       func(x *exchange.Exchange) uint64 // nil: the balance does not hash
+	limits    h1.ResponseLimits
+	field     string // where the time left is told
+	pool      config.Connections
+	preserve  bool // the Host field is the client's
+	zone      string
+	sticky    *sticky
+	retry     *retry
+	hedge     *hedging
+	health    *checking
+	outlier   *outlier
+	breaks    bool // there is a breaker
+	slowStart time.Duration
+	gate      *gate
+	gradient  *health.Gradient
+	most      int      // requests at a time, 0 for no limit
+	first     []string // groups that come first
+	tls       *tls.Config
+	dial      func(ctx context.Context, network, address string) (net.Conn, error)
 
-	mu      sync.Mutex // guards changes of live, and what follows
-	retired bool
-	stop    context.CancelFunc // ends the resolving
+	live    atomic.Pointer[set]
+	found   chan struct{} // closed once there is an endpoint
+	open    atomic.Int64  // connections to all endpoints
+	active  atomic.Int64  // exchanges at all endpoints, when hashing
+	mirrors atomic.Int64  // mirrored requests under way
+
+	mu         sync.Mutex // guards changes of live, and what follows
+	sites      []*site
+	discovered []*site
+	built      bool // there were endpoints once
+	rebuilt    health.Clock
+	retired    bool
+	refresher  *time.Timer
+	ctx        context.Context // ends with Retire
+	stop       context.CancelFunc
 }
 
-// set is what there is to choose from at one time. It does not change.
-type set struct {
-	endpoints []*endpoint
-	picker    picker
+// balancing is how an endpoint is picked.
+type balancing struct {
+	Algorithm           string
+	Slack, Spill, Panic float64
 }
 
 // New returns an upstream that is ready to serve. Names are resolved in the
-// background, so that New does no I/O; a request that comes before the first
-// answer waits for it.
+// background, so that New does no I/O but for the files of certificates; a
+// request that comes before the first answer waits for it.
 func New(name string, cfg *config.Upstream, o Options) (*Upstream, error) {
+	u, err := prepare(name, cfg, o)
+	if err != nil {
+		return nil, err
+	}
+	if err := u.start(cfg); err != nil {
+		return nil, err
+	}
+	return u, nil
+}
+
+// prepare returns an upstream that start makes ready.
+func prepare(name string, cfg *config.Upstream, o Options) (*Upstream, error) {
 	u := &Upstream{
-		name: name, sweeper: o.Sweeper, log: o.Log, meter: o.Meter, resolver: o.Resolver,
-		balance: cfg.Balance, pool: cfg.Connections, preserve: cfg.Host != "endpoint",
+		name: name, sweeper: o.Sweeper, log: o.Log, meter: o.Meter, resolver: o.Resolver, memory: o.Memory,
+		pool: cfg.Connections, preserve: cfg.Host != "endpoint", zone: cfg.Zone,
 		limits: h1.ResponseLimits{
 			HeaderBytes: maxHeaderBytes, Headers: maxHeaders,
 			FirstByte: cfg.Timeout.FirstByte.D(), Request: cfg.Timeout.Request.D(), Idle: cfg.Timeout.Idle.D(),
 		},
+		field: cfg.Timeout.Field, slowStart: cfg.SlowStart.D(),
+		dial:  new(net.Dialer).DialContext,
 		found: make(chan struct{}),
 	}
 	if u.meter == nil {
@@ -88,29 +137,140 @@ func New(name string, cfg *config.Upstream, o Options) (*Upstream, error) {
 	if u.resolver == nil {
 		u.resolver = net.DefaultResolver
 	}
-	if len(cfg.Endpoints) == 0 {
+	switch cfg.ProxyProtocol {
+	case "v1":
+		u.header = 1
+	case "v2":
+		u.header = 2
+	}
+	if u.header != 0 {
+		// A connection belongs to the client that its header names.
+		u.pool.Idle = 0
+	}
+	if u.memory == nil {
+		u.memory = NewMemory()
+	}
+	if len(cfg.Endpoints) == 0 && cfg.Discovery == nil {
 		return nil, fmt.Errorf("upstream %q has no endpoints", name)
 	}
-	names := false
 	for _, c := range cfg.Endpoints {
 		s, err := parseSite(c)
 		if err != nil {
 			return nil, err
 		}
 		u.sites = append(u.sites, s)
-		names = names || s.name != ""
 	}
-	if _, err := newPicker(u.balance, nil); err != nil {
-		return nil, err
+	if err := u.configure(cfg); err != nil {
+		return nil, fmt.Errorf("upstream %q: %w", name, err)
+	}
+	return u, nil
+}
+
+// start begins whatever goes on in the background. After an error nothing
+// does.
+func (u *Upstream) start(cfg *config.Upstream) error {
+	u.service = u.memory.open(u.name)
+	u.ctx, u.stop = context.WithCancel(context.Background())
+	if b := cfg.Breaker; b != nil {
+		u.breaks = true
+		u.service.breaker.Set(health.BreakerSettings{
+			ErrorRate: float64(b.ErrorRate), Slow: b.Slow.D(), SlowRate: float64(b.SlowRate),
+			MinRequests: b.MinRequests, Window: b.Window.D(), Open: b.Open.D(), Probes: b.Probes,
+		}, u.breakerChanged)
 	}
 	u.live.Store(&set{})
 	u.rebuild()
-	if names {
-		ctx, cancel := context.WithCancel(context.Background())
-		u.stop = cancel
-		go u.resolve(ctx)
+	if slices.ContainsFunc(u.sites, func(s *site) bool { return s.name != "" }) {
+		go u.resolve(u.ctx)
 	}
-	return u, nil
+	if cfg.Discovery == nil {
+		return nil
+	}
+	if err := u.discover(cfg.Discovery); err != nil {
+		u.Retire()
+		return fmt.Errorf("upstream %q: %w", u.name, err)
+	}
+	return nil
+}
+
+// configure takes the settings that have parts of their own.
+func (u *Upstream) configure(cfg *config.Upstream) (err error) {
+	b := cfg.Balance
+	u.balance = balancing{b.Algorithm, float64(b.Slack), float64(b.SpillBelow), float64(b.Panic)}
+	if b.Hash != "" {
+		u.balance.Algorithm = "hash"
+		if u.key, err = hashOf(b.Hash); err != nil {
+			return err
+		}
+	}
+	if u.balance.Algorithm == "" {
+		u.balance.Algorithm = "round_robin"
+	}
+	if u.balance.Spill <= 0 {
+		u.balance.Spill = 1
+	}
+	if err := checkAlgorithm(u.balance.Algorithm); err != nil {
+		return err
+	}
+	u.sticky = newSticky(u.name, cfg)
+	if u.retry, err = newRetry(cfg.Retry); err != nil {
+		return err
+	}
+	if cfg.Retry != nil {
+		u.limits.Try = cfg.Retry.TryTimeout.D()
+	}
+	if u.hedge, err = newHedging(cfg.Hedge); err != nil {
+		return err
+	}
+	if u.health, err = newChecking(cfg.Health); err != nil {
+		return err
+	}
+	if u.tls, err = clientTLS(cfg.TLS); err != nil {
+		return err
+	}
+	u.outlier = newOutlier(cfg.Outlier)
+	u.newGate(cfg)
+	return nil
+}
+
+// newGate makes the gate where requests are bounded, or may wait.
+func (u *Upstream) newGate(cfg *config.Upstream) {
+	if cfg.Queue == nil && cfg.Concurrency == nil {
+		return
+	}
+	u.gate = &gate{}
+	if q := cfg.Queue; q != nil {
+		u.gate.most, u.gate.timeout, u.first = q.Max, q.Timeout.D(), q.First
+	}
+	if c := cfg.Concurrency; c != nil {
+		if u.most = c.Max; c.Adaptive {
+			u.gradient = health.NewGradient(c.Min, c.Max)
+		}
+	}
+}
+
+// limit tells the gate how many requests the members of a set may have: as
+// many as there may be connections, where that is fewer.
+func (u *Upstream) limit(s *set) {
+	if u.gate == nil {
+		return
+	}
+	limit := u.most
+	lower := func(to int) {
+		if to > 0 && (limit == 0 || to < limit) {
+			limit = to
+		}
+	}
+	if u.gradient != nil {
+		lower(u.gradient.Limit())
+	}
+	lower(u.pool.Max)
+	n := 0
+	for i := range s.lanes {
+		n += len(s.lanes[i].endpoints)
+	}
+	lower(u.pool.MaxPerEndpoint * n)
+	u.gate.bound(limit)
 }
 
 // Retire says that no further snapshot uses the upstream. Idle connections are
@@ -123,59 +283,17 @@ func (u *Upstream) Retire() {
 		return
 	}
 	u.retired = true
-	if u.stop != nil {
-		u.stop()
+	u.stop()
+	if u.refresher != nil {
+		u.refresher.Stop()
 	}
-	for _, e := range u.live.Load().endpoints {
-		e.retire()
+	for _, m := range u.live.Load().members {
+		m.e.retire()
 	}
+	u.memory.close(u.service)
 }
 
-// Serve asks the service and fills in x.Response, whose Body must be closed, or
-// fails x. An answer of status 101 has a Body that is an exchange.Tunnel.
-//
-// An endpoint that cannot be reached is passed over for the next one, until
-// all have been tried or three have run into the connect timeout: nothing was
-// sent, so this is safe for every request.
-func (u *Upstream) Serve(x *exchange.Exchange) {
-	x.Upstream.Name = u.name
-	s := u.live.Load()
-	if len(s.endpoints) == 0 {
-		if s = u.await(x); s == nil {
-			return
-		}
-	}
-	var been tried
-	for slow := 0; slow < maxSlow; {
-		e := s.picker.pick(x, been)
-		if e == nil {
-			return // x has the problem of the last one
-		}
-		x.Upstream.Endpoint = e.address
-		p, next := e.serve(x)
-		if p == nil {
-			x.Problem = nil
-			return
-		}
-		x.Problem = p
-		if !next {
-			return
-		}
-		if p.Code == connectTimeout.Code {
-			slow++
-		}
-		if been == nil {
-			been = make(tried)
-		}
-		been[e] = true
-	}
-}
-
-// maxSlow is how many endpoints that do not even refuse a connection are tried
-// for one exchange.
-const maxSlow = 3
-
-// await waits until the first name is resolved, at most as long as connecting
+// await waits until the first endpoint is found, at most as long as connecting
 // may take.
 func (u *Upstream) await(x *exchange.Exchange) *set {
 	ctx, cancel := u.patience()
@@ -193,7 +311,7 @@ func (u *Upstream) await(x *exchange.Exchange) *set {
 		return nil
 	}
 	s := u.live.Load()
-	if len(s.endpoints) == 0 {
+	if len(s.members) == 0 {
 		x.Fail(&unavailable)
 		return nil
 	}
@@ -230,8 +348,9 @@ func (u *Upstream) reserve() bool {
 }
 
 func (u *Upstream) evict() bool {
-	for _, e := range u.live.Load().endpoints {
-		if c := e.oldest(); c != nil {
+	members := u.live.Load().members
+	for i := range members {
+		if c := members[i].e.oldest(); c != nil {
 			c.close()
 			return true
 		}
@@ -239,49 +358,59 @@ func (u *Upstream) evict() bool {
 	return false
 }
 
-// rebuild makes the set of endpoints anew from the addresses of all sites.
-// Endpoints that were there before keep their connections.
-func (u *Upstream) rebuild() {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	type place struct {
-		site    *site
-		address string
-	}
-	before := make(map[place]*endpoint)
-	for _, e := range u.live.Load().endpoints {
-		before[place{e.site, e.address}] = e
-	}
-	var next set
-	var candidates []candidate
-	for _, s := range u.sites {
-		for _, address := range s.addresses {
-			e := before[place{s, address}]
-			if e == nil {
-				e = &endpoint{u: u, site: s, address: address, retired: u.retired}
-			}
-			delete(before, place{s, address})
-			next.endpoints = append(next.endpoints, e)
-			candidates = append(candidates, candidate{e, float64(s.weight) / float64(len(s.addresses))})
-		}
-	}
-	// New has seen that there is such a picker.
-	next.picker, _ = newPicker(u.balance, candidates)
-	u.live.Store(&next)
-	for _, e := range before {
-		e.retire()
-	}
-	if len(next.endpoints) > 0 {
-		select {
-		case <-u.found:
-		default:
-			close(u.found)
-		}
-	}
-}
-
 // expired reports whether a connection has been idle for too long.
 func (u *Upstream) expired(since time.Duration) bool {
 	d := u.pool.IdleTimeout.D()
 	return d > 0 && u.sweeper.Now()-since >= d
+}
+
+// hashOf returns what makes the key of a request. One that has nothing to hash
+// has a key of its own.
+func hashOf(setting string) (func(x *exchange.Exchange) uint64, error) {
+	what, name, _ := strings.Cut(setting, ":")
+	var value func(x *exchange.Exchange) string
+	switch what {
+	case "client":
+		value = func(x *exchange.Exchange) string { return x.Client.IP }
+	case "header":
+		value = func(x *exchange.Exchange) string { return x.Request.Header.Get(name) }
+	case "cookie":
+		value = func(x *exchange.Exchange) string { return cookie(&x.Request, name) }
+	case "query":
+		value = func(x *exchange.Exchange) string { return parameter(x.Request.Query, name) }
+	default:
+		return nil, fmt.Errorf("hash of %q is not known", setting)
+	}
+	return func(x *exchange.Exchange) uint64 { return keyOf(value(x)) }, nil
+}
+
+// cookie returns the value of a request's first cookie of a name.
+func cookie(r *exchange.Request, name string) string {
+	if !r.Header.Has(exchange.Cookie) {
+		return ""
+	}
+	for line := range r.Header.Values("Cookie") {
+		for pair := range strings.SplitSeq(line, ";") {
+			if n, v, _ := strings.Cut(strings.TrimSpace(pair), "="); n == name {
+				return v
+			}
+		}
+	}
+	return ""
+}
+
+// parameter returns the value of a query's first parameter of a name, as it
+// came: what is written differently may hash differently.
+func parameter(query, name string) string {
+	for pair := range strings.SplitSeq(query, "&") {
+		if n, v, _ := strings.Cut(pair, "="); n == name {
+			return v
+		}
+	}
+	return ""
+}
+
+// milliseconds is a duration for the field that tells the time left.
+func milliseconds(d time.Duration) string {
+	return strconv.FormatInt(max(d.Milliseconds(), 1), 10)
 }

@@ -36,6 +36,7 @@ type Conn struct {
 	over    net.Conn // carries the bytes when TLS runs over the socket
 	sweeper *Sweeper
 
+	resets      atomic.Bool // Close is to reset
 	interrupted atomic.Bool
 	timeout     atomic.Int64 // what SetTimeout was given, in nanoseconds
 	limit       atomic.Int64 // what SetLimit was given, in the sweeper's clock, 0 for none
@@ -431,7 +432,7 @@ func (c *Conn) CloseWrite() error {
 // Close closes the connection.
 func (c *Conn) Close() error {
 	c.sweeper.remove(c)
-	if c.over != nil {
+	if c.over != nil && !c.resets.Load() {
 		return c.over.Close()
 	}
 	return c.nc.Close()
@@ -445,8 +446,10 @@ func (c *Conn) Abort() {
 }
 
 // Reset makes Close reset the connection where there is such a thing, so that
-// the other end cannot take what it got for complete.
+// the other end cannot take what it got for complete. A secure layer does not
+// say that it has ended, for the same reason (RFC 8446, section 6.1).
 func (c *Conn) Reset() {
+	c.resets.Store(true)
 	if t, ok := c.nc.(*net.TCPConn); ok {
 		// Without it the close is an ordinary one; it is still a close.
 		_ = t.SetLinger(0)

@@ -8,7 +8,9 @@ import (
 	"gatehouse.dev/gatehouse/internal/policy/anyof"
 	"gatehouse.dev/gatehouse/internal/policy/apikey"
 	"gatehouse.dev/gatehouse/internal/policy/basic"
+	"gatehouse.dev/gatehouse/internal/policy/fault"
 	"gatehouse.dev/gatehouse/internal/policy/forwardauth"
+	"gatehouse.dev/gatehouse/internal/policy/grpcweb"
 	"gatehouse.dev/gatehouse/internal/policy/headers"
 	"gatehouse.dev/gatehouse/internal/policy/introspect"
 	"gatehouse.dev/gatehouse/internal/policy/jwks"
@@ -19,6 +21,7 @@ import (
 	"gatehouse.dev/gatehouse/internal/policy/outboundauth"
 	"gatehouse.dev/gatehouse/internal/policy/requestid"
 	"gatehouse.dev/gatehouse/internal/policy/signature"
+	"gatehouse.dev/gatehouse/internal/policy/websocket"
 )
 
 // Catalog returns every kind. Within a stage, request and done steps run in
@@ -42,10 +45,15 @@ func Catalog() *policy.Catalog {
 		allof.Kind(), // made of those above
 		anyof.Kind(),
 
+		// admit
+		websocket.Kind(), // limits of what begins when a request is let through
+
 		// transform
+		grpcweb.Kind(), // before fields are changed: they are then those of gRPC
 		headers.Kind(), // what goes on is changed when everything has been decided
 		jwks.Kind(),
-		outboundauth.Kind(), // last: it may sign what the others have left
+		outboundauth.Kind(), // after all that changes the request: it may sign it
+		fault.Kind(),        // last before the upstream, whose faults it imitates
 
 		// report
 		accesslog.Kind(), // last: it tells what all others did

@@ -70,6 +70,10 @@ type upstream struct {
 
 func (u *upstream) Retire() {}
 
+func (u *upstream) Mirror(*exchange.Exchange, func(*exchange.Field) bool) bool { return true }
+
+func (u *upstream) ServeOr(x *exchange.Exchange, _ func(*exchange.Exchange)) { u.Serve(x) }
+
 func (u *upstream) Serve(x *exchange.Exchange) {
 	x.Upstream.Name, x.Upstream.Endpoint, x.Upstream.Attempts = u.name, u.name, 1
 	x.Times.Sent = exchange.Now()

@@ -1,0 +1,206 @@
+package app
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// pair makes a certificate for names and loopback.
+func pair(t testing.TB, names ...string) tls.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), DNSNames: names,
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, BasicConstraintsValid: true, IsCA: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+}
+
+// serve runs a service that says its name and then repeats what it hears.
+func serve(t testing.TB, ln net.Listener, name string) string {
+	t.Helper()
+	t.Cleanup(func() { ln.Close() })
+	go func() {
+		for {
+			nc, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer nc.Close()
+				fmt.Fprintln(nc, name)
+				io.Copy(nc, nc)
+			}()
+		}
+	}()
+	return ln.Addr().String()
+}
+
+func listenTCP(t testing.TB) net.Listener {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ln
+}
+
+// running starts a gateway with a configuration in a file. Who calls it drains
+// or closes the gateway.
+func running(t *testing.T, text string) (a *App, file string) {
+	t.Helper()
+	file = filepath.Join(t.TempDir(), "gatehouse.yaml")
+	write(t, file, text)
+	a, err := New(Source{Path: file}, "test", t.Output())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a, file
+}
+
+func write(t *testing.T, file, text string) {
+	t.Helper()
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// address returns where a listener listens.
+func address(t *testing.T, a *App, name string) string {
+	t.Helper()
+	for _, l := range a.Status().Listeners {
+		if l.Name == name {
+			return l.Address
+		}
+	}
+	t.Fatalf("there is no listener %q", name)
+	return ""
+}
+
+// says reads a line.
+func says(t *testing.T, c net.Conn, want string) {
+	t.Helper()
+	var line []byte
+	for b := make([]byte, 1); ; {
+		if _, err := c.Read(b); err != nil {
+			t.Fatalf("%q, want %q: %v", line, want, err)
+		}
+		if b[0] == '\n' {
+			break
+		}
+		line = append(line, b[0])
+	}
+	if string(line) != want {
+		t.Fatalf("%q, want %q", line, want)
+	}
+}
+
+func dial(t *testing.T, address string) net.Conn {
+	t.Helper()
+	c, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	if err := c.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// Connections are passed on by listener and by name; a reload sends new ones
+// elsewhere and leaves the old ones alone; each has a line in the access log.
+func TestPass(t *testing.T) {
+	plain := serve(t, listenTCP(t), "plain")
+	secure := func(name string) string {
+		ln := tls.NewListener(listenTCP(t), &tls.Config{Certificates: []tls.Certificate{pair(t, name)}})
+		return serve(t, ln, name)
+	}
+	log := filepath.Join(t.TempDir(), "access.log")
+	text := fmt.Sprintf(`
+listeners:
+  - { name: tcp, address: "127.0.0.1:0", protocol: tcp, upstream: "tcp://%s" }
+  - name: tls
+    address: "[::1]:0"
+    protocol: tls
+    routes:
+      - { sni: db.example.com, upstream: "tcp://%s" }
+      - { sni: "*.example.com", upstream: "tcp://%s" }
+admin: off
+observe: { access_log: { output: %q } }
+policies: [ access_log: {} ]
+routes: []
+`, plain, secure("exact"), secure("wild"), log)
+	a, file := running(t, text)
+
+	old := dial(t, address(t, a, "tcp"))
+	says(t, old, "plain")
+	for name, want := range map[string]string{"db.example.com": "exact", "DB.example.com": "exact", "a.b.example.com": "wild"} {
+		c := tls.Client(dial(t, address(t, a, "tls")), &tls.Config{ServerName: name, InsecureSkipVerify: true})
+		says(t, c, want)
+		fmt.Fprintln(c, "hello")
+		says(t, c, "hello")
+		c.Close()
+	}
+	err := tls.Client(dial(t, address(t, a, "tls")), &tls.Config{ServerName: "other.example.net", InsecureSkipVerify: true}).Handshake()
+	if err == nil || !strings.Contains(err.Error(), "unrecognized name") {
+		t.Errorf("a name that no route has: %v", err)
+	}
+
+	other := serve(t, listenTCP(t), "other")
+	write(t, file, strings.Replace(text, plain, other, 1))
+	a.Reload()
+	says(t, dial(t, address(t, a, "tcp")), "other")
+	fmt.Fprintln(old, "still there")
+	says(t, old, "still there")
+	old.Close()
+
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	// What is left is cut when the time of the drain is over.
+	go func() {
+		for len(a.Status().Listeners) > 0 {
+			time.Sleep(time.Millisecond)
+		}
+		cancel()
+	}()
+	_ = a.Drain(ctx)
+	lines, err := os.ReadFile(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		`"listener":"tcp","proto":"tcp","upstream":"tcp://` + plain,
+		`"host":"db.example.com","proto":"tls"`,
+		`"host":"other.example.net","proto":"tls","code":"no_route","side":"client"`,
+		`"bytes_in":12,"bytes_out":18`,
+	} {
+		if !bytes.Contains(lines, []byte(want)) {
+			t.Errorf("no line has %s:\n%s", want, lines)
+		}
+	}
+	if n := bytes.Count(lines, []byte("\n")); n != 6 {
+		t.Errorf("%d lines:\n%s", n, lines)
+	}
+}

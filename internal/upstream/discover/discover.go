@@ -1,0 +1,221 @@
+// Package discover owns the ways in which endpoints are found: names, SRV
+// records, files, Consul, Kubernetes. A source tells every list that it finds,
+// whole, and every failure; what to do with an empty list or a failure, and
+// which addresses are refused, is the upstream's to decide.
+package discover
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"gatehouse.dev/gatehouse/internal/config"
+)
+
+// Source finds endpoints.
+type Source interface {
+	// Watch calls tell with every list of endpoints that is found, and with
+	// every failure to find one, until ctx ends. Calls do not overlap. The
+	// URLs may hold names, which are for the caller to resolve.
+	Watch(ctx context.Context, tell Tell)
+}
+
+// Tell is told a list of endpoints, or why there is none.
+type Tell func(found []*config.Endpoint, err error)
+
+// Resolver looks up SRV records. A *net.Resolver is one.
+type Resolver interface {
+	LookupSRV(ctx context.Context, service, proto, name string) (string, []*net.SRV, error)
+}
+
+// New returns the source that the settings name.
+func New(d *config.Discovery, r Resolver) (Source, error) {
+	switch {
+	case d.DNS != "":
+		e := endpoint(d.Scheme, d.DNS)
+		return &poll{d.Interval.D(), func(context.Context) ([]*config.Endpoint, error) {
+			return []*config.Endpoint{e}, nil // the name is resolved each time it is told
+		}}, nil
+	case d.SRV != "":
+		s := &srv{name: d.SRV, scheme: d.Scheme, resolver: r}
+		return &poll{d.Interval.D(), s.find}, nil
+	case d.File != "":
+		f := &file{name: d.File}
+		return &poll{d.Interval.D(), f.find}, nil
+	case d.Consul != nil:
+		return newConsul(d.Consul, d.Scheme)
+	case d.Kubernetes != nil:
+		return newKubernetes(d.Kubernetes, d.Scheme)
+	}
+	return nil, errors.New("discovery names no source")
+}
+
+func endpoint(scheme, hostport string) *config.Endpoint {
+	return &config.Endpoint{URL: scheme + "://" + hostport, Weight: 1}
+}
+
+// weight brings a weight of another system into the range of ours.
+func weight(w int) int { return min(max(w, 1), 1000) }
+
+// poll looks again and again.
+type poll struct {
+	interval time.Duration
+	find     func(ctx context.Context) ([]*config.Endpoint, error)
+}
+
+// errUnchanged says that there is nothing new.
+var errUnchanged = errors.New("unchanged")
+
+// lookTimeout bounds one look.
+const lookTimeout = 5 * time.Second
+
+func (p *poll) Watch(ctx context.Context, tell Tell) {
+	for {
+		look, cancel := context.WithTimeout(ctx, lookTimeout)
+		found, err := p.find(look)
+		cancel()
+		if ctx.Err() != nil {
+			return
+		}
+		if !errors.Is(err, errUnchanged) {
+			tell(found, err)
+		}
+		if !sleep(ctx, p.interval) {
+			return
+		}
+	}
+}
+
+// sleep waits for about d and reports false when ctx ends first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d*9/10 + rand.N(d/5+1))
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+// again is how long a source waits after a number of failures in a row.
+func again(failures int) time.Duration {
+	return min(time.Second<<min(failures, 5), 30*time.Second)
+}
+
+// srv finds endpoints by SRV records (RFC 2782).
+type srv struct {
+	name, scheme string
+	resolver     Resolver
+}
+
+// mostRecords bounds the endpoints of one source.
+const mostRecords = 10_000
+
+func (s *srv) find(ctx context.Context) ([]*config.Endpoint, error) {
+	_, records, err := s.resolver.LookupSRV(ctx, "", "", s.name)
+	var missing *net.DNSError
+	if errors.As(err, &missing) && missing.IsNotFound {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if len(records) > mostRecords {
+		return nil, fmt.Errorf("%d records are more than %d", len(records), mostRecords)
+	}
+	// Priorities are any numbers; tiers are counted.
+	var order []uint16
+	for _, r := range records {
+		order = append(order, r.Priority)
+	}
+	slices.Sort(order)
+	order = slices.Compact(order)
+	var found []*config.Endpoint
+	for _, r := range records {
+		host := strings.TrimSuffix(r.Target, ".")
+		if host == "" || r.Port == 0 {
+			continue // "." says that the service is not there
+		}
+		e := endpoint(s.scheme, net.JoinHostPort(host, strconv.Itoa(int(r.Port))))
+		e.Weight = weight(int(r.Weight))
+		e.Priority = slices.Index(order, r.Priority)
+		found = append(found, e)
+	}
+	return found, nil
+}
+
+// file finds endpoints in a file. It is read again and again, and tells when
+// it changed: a look at its time would miss changes within the same tick.
+type file struct {
+	name string
+	seen []byte // what was told last, nil when that was a failure
+}
+
+// maxFile bounds the file, in bytes.
+const maxFile = 4 << 20
+
+func (f *file) find(context.Context) (found []*config.Endpoint, err error) {
+	data, err := f.read()
+	if err == nil && f.seen != nil && bytes.Equal(data, f.seen) {
+		return nil, errUnchanged
+	}
+	if err == nil {
+		found, err = config.ParseEndpoints(f.name, data)
+	}
+	if f.seen = nil; err == nil {
+		f.seen = append(make([]byte, 0, len(data)), data...)
+	}
+	return found, err
+}
+
+func (f *file) read() ([]byte, error) {
+	r, err := os.Open(f.name)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	data, err := io.ReadAll(io.LimitReader(r, maxFile+1))
+	if err == nil && len(data) > maxFile {
+		err = fmt.Errorf("file %q is larger than %d bytes", f.name, maxFile)
+	}
+	return data, err
+}
+
+// maxAnswer bounds what an API may answer, in bytes.
+const maxAnswer = 16 << 20
+
+// answer reads the whole body of an API's answer, which must be a 200.
+func answer(res *http.Response) ([]byte, error) {
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		return nil, &statusError{res.StatusCode}
+	}
+	b, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
+	if err == nil && len(b) > maxAnswer {
+		err = fmt.Errorf("answer is larger than %d bytes", maxAnswer)
+	}
+	return b, err
+}
+
+type statusError struct{ status int }
+
+func (e *statusError) Error() string { return fmt.Sprintf("answer has status %d", e.status) }
+
+// client returns a client for an API. It follows no redirects: they could lead
+// the token elsewhere.
+func client(t *http.Transport) *http.Client {
+	t.Proxy = nil
+	t.MaxResponseHeaderBytes = 64 << 10
+	return &http.Client{Transport: t, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+}
