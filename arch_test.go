@@ -48,6 +48,15 @@ policy < exchange
 # A policy stands alone: it can be read, tested and removed alone.
 policy/* < policy exchange
 
+# Limits share their arithmetic, and what they count by; rules are expressions.
+# These rooms are small libraries that know no policy.
+policy/ratelimit < policy exchange limit key
+policy/concurrency < policy exchange limit key
+policy/spike < policy exchange limit key
+policy/quota < policy exchange limit key
+policy/idempotency < policy exchange key replay
+policy/authorize < policy exchange expr
+
 # Ways to prove who asks have much in common, and it must be the same in all:
 # the step, the answers, the limits on guessing, and what tokens are made of.
 # These rooms know no policy and keep no settings.
@@ -85,8 +94,31 @@ policy/policytest < exchange policy config consumer gateway observe router upstr
 # decoded by their own structs, and no concrete policy.
 config < policy
 
-# The match table is compiled from config and asked about exchanges.
-router < exchange config
+# Expressions are over exchanges and nothing else; the CEL library stays inside.
+expr < exchange
+
+# What several gateways share. It knows how limits are counted and nothing of
+# requests.
+redis < config limit replay
+
+# What outlasts a restart, in one file.
+durable < limit replay
+
+# What is kept of a request that may come again.
+replay < 
+
+# Real servers for tests.
+redis/redistest < 
+
+# Who is counted together is one question with one answer, whatever counts.
+key < exchange expr policy
+
+# Arithmetic and bounded memory: what a limit is, whoever uses it.
+limit < 
+
+# The match table is compiled from config and asked about exchanges. A "when"
+# is an expression.
+router < exchange config expr
 
 # A few bytes that say who the client is: a parser, and nothing that reads.
 proxyproto < !net/http
@@ -158,11 +190,23 @@ const thirdParties = `
 # The one way to line and column of every fault; foreign nodes stay inside.
 go.yaml.in/yaml < config
 
+# One environment for all expressions; no CEL type leaves it.
+cel.dev/cel-go < expr
+
 # Prometheus types stay behind observe's own.
 github.com/prometheus < observe
 
 # Commands and flags.
 github.com/spf13/cobra < cmd/*
+
+# The client of Redis and Valkey has one room.
+github.com/redis/rueidis < redis
+
+# The file of what outlasts a restart.
+go.etcd.io/bbolt < durable
+
+# Reading GeoIP files.
+github.com/oschwald/maxminddb-golang < policy/ip
 
 # Watching files is part of the process's life, and of the certificates'.
 github.com/fsnotify/fsnotify < app certs
@@ -181,8 +225,9 @@ golang.org/x/sys < wire front test/*
 # The protocol of directories.
 github.com/go-ldap/ldap < policy/ldap
 
-# Protocol pieces: HPACK, frames, HTTP/3.
-golang.org/x/net < front h2 upstream
+# Protocol pieces: HPACK, frames, HTTP/3. The list of public suffixes tells a
+# wildcard over one's own hosts from one over everybody's.
+golang.org/x/net < front h2 upstream policy/cors
 github.com/quic-go < front h2 upstream
 `
 
@@ -194,6 +239,7 @@ demo < app cmd/* test/*
 # Test support must not end up in the binary.
 policy/policytest < 
 h1/h1test < 
+redis/redistest < 
 `
 
 const module = "gatehouse.dev/gatehouse"

@@ -43,6 +43,14 @@ func (a *App) service(name string) any {
 	switch name {
 	case "access_log":
 		return a.logs.writer
+	case "redis":
+		if a.stores.redis != nil {
+			return a.stores.redis.store
+		}
+	case "durable":
+		if a.stores.data != nil {
+			return a.stores.data.store
+		}
 	case "consumers":
 		return a.callers
 	}

@@ -65,6 +65,7 @@ type App struct {
 	mu     sync.Mutex // one change at a time; guards what follows
 	cfg    *config.Config
 	logs   *accessLog
+	stores stores
 	admin  *admin.Server
 	status admin.Reload
 }
@@ -146,6 +147,14 @@ func (a *App) apply(cfg *config.Config, faults config.Faults) config.Faults {
 		return fail("observe.access_log.output", err)
 	}
 	a.logs = logs
+	oldStores := a.stores
+	stores, where, err := a.openStores(cfg)
+	if err != nil {
+		a.logs = old
+		logs.release(old)
+		return fail(where, err)
+	}
+	a.stores = stores
 	a.metrics.Configure(cfg.Observe.Metrics)
 	undo := func() {
 		if a.cfg != nil {
@@ -153,6 +162,8 @@ func (a *App) apply(cfg *config.Config, faults config.Faults) config.Faults {
 		}
 		a.logs = old
 		logs.release(old)
+		a.stores = oldStores
+		stores.release(oldStores)
 	}
 	callers, more := a.callers.Prepare(cfg)
 	faults = append(faults, more...)
@@ -201,6 +212,7 @@ func (a *App) apply(cfg *config.Config, faults config.Faults) config.Faults {
 		a.admin = adm
 	}
 	old.release(logs)
+	oldStores.release(stores)
 	a.cfg = cfg
 	a.log.Configure(cfg.Observe.Log)
 	a.metrics.Reload(true, cfg.Digest())
@@ -288,5 +300,6 @@ func (a *App) Close(ctx context.Context) {
 		a.admin.Close()
 	}
 	a.logs.release(nil)
+	a.stores.release(stores{})
 	a.sweeper.Close()
 }

@@ -5,9 +5,11 @@ import (
 
 	"gatehouse.dev/gatehouse/internal/config"
 	"gatehouse.dev/gatehouse/internal/consumer"
+	"gatehouse.dev/gatehouse/internal/durable"
 	"gatehouse.dev/gatehouse/internal/exchange"
 	"gatehouse.dev/gatehouse/internal/gateway"
 	"gatehouse.dev/gatehouse/internal/observe"
+	"gatehouse.dev/gatehouse/internal/redis"
 	"gatehouse.dev/gatehouse/internal/upstream"
 	"gatehouse.dev/gatehouse/internal/wire"
 )
@@ -36,7 +38,7 @@ func examine(cfg *config.Config, faults config.Faults) config.Faults {
 			if name == "consumers" {
 				return callers
 			}
-			return unwritten{}
+			return unreached(name, cfg)
 		},
 		Upstream: func(name string, cfg *config.Upstream) (gateway.Upstream, error) {
 			return upstream.New(name, cfg, upstream.Options{Sweeper: sweeper, Log: log})
@@ -51,6 +53,20 @@ func examine(cfg *config.Config, faults config.Faults) config.Faults {
 	faults = append(faults, more...)
 	faults.Sort()
 	return faults
+}
+
+// unreached stands for what policies ask for by name, when nothing is to be
+// written and nobody to be connected to.
+func unreached(name string, cfg *config.Config) any {
+	switch {
+	case name == "access_log":
+		return unwritten{}
+	case name == "redis" && cfg.Redis != nil:
+		return new(redis.Store)
+	case name == "durable" && cfg.DataFolder != "":
+		return new(durable.Store)
+	}
+	return nil
 }
 
 // unwritten is the access log of a configuration that is only looked at.

@@ -27,6 +27,7 @@ func check(c *Config, found Faults) Faults {
 			k.known[joinPath(steps[:i+1])] = true
 		}
 	}
+	k.redis()
 	used := k.routes()
 	k.failovers(used)
 	k.listeners(used)

@@ -37,6 +37,10 @@ type Config struct {
 	Admin *Admin `yaml:"admin"`
 	// Logs and metrics.
 	Observe Observe `yaml:"observe"`
+	// A Redis or Valkey server for what several gateways share.
+	Redis *Redis `yaml:"redis"`
+	// Folder for what has to outlast a restart, such as how much of a quota was used. It is made where there is none.
+	DataFolder string `yaml:"data_folder" file:"true" example:"/var/lib/gatehouse"`
 	// How the process stops.
 	Shutdown Shutdown `yaml:"shutdown"`
 
@@ -223,6 +227,8 @@ type Match struct {
 	Query map[string]*ValueMatch `yaml:"query"`
 	// Cookies that must match.
 	Cookies map[string]*ValueMatch `yaml:"cookies"`
+	// A CEL expression that must hold. It sees request and client; an error, such as a look at what is absent, means that it does not hold.
+	When string `yaml:"when" example:"request.headers[\"x-plan\"] == \"gold\""`
 }
 
 // GRPCMatch is a condition on calls of gRPC. It stands for the path

@@ -50,7 +50,7 @@ func TestLater(t *testing.T) {
 			}
 		}
 	}
-	if !later("Match", "when") || later("Match", "whenever") || later("nobody", "health") {
+	if !later("Observe", "tracing") || later("Observe", "trace") || later("nobody", "health") {
 		t.Error("the table is not read")
 	}
 }

@@ -39,6 +39,7 @@ type Exchange struct {
 	mu       sync.Mutex
 	waiting  Interrupter
 	canceled error
+	shielded bool
 	diverted error
 }
 
@@ -163,7 +164,7 @@ func Put(x *Exchange) {
 		x.render = nil
 	}
 	x.mu.Lock()
-	x.waiting, x.canceled, x.diverted = nil, nil, nil
+	x.waiting, x.canceled, x.diverted, x.shielded = nil, nil, nil, false
 	x.mu.Unlock()
 	pool.Put(x)
 }
@@ -248,12 +249,20 @@ func (x *Exchange) Rejoin() {
 // may call, and only while it knows that the exchange has not been put back.
 func (x *Exchange) Cancel(cause error) {
 	x.mu.Lock()
-	if x.canceled == nil {
+	if x.canceled == nil && !x.shielded {
 		x.canceled = cause
 		if x.waiting != nil {
 			x.waiting.Interrupt()
 		}
 	}
+	x.mu.Unlock()
+}
+
+// Shield makes the exchange go on to its end when nobody waits for the answer
+// any more: what it does upstream is worth more than that.
+func (x *Exchange) Shield() {
+	x.mu.Lock()
+	x.shielded = true
 	x.mu.Unlock()
 }
 

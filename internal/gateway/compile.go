@@ -69,9 +69,9 @@ type compiler struct {
 	slots     *policy.Slots
 	ends      []end
 	listeners [][]compiled // policies by listener
+	groups    []compiled   // policies of consumer groups, by group
 	faults    config.Faults
 	s         *Snapshot
-	groups    []compiled // policies of consumer groups, by group
 }
 
 // compiled is a policy with what decides its place in a plan.
@@ -224,12 +224,12 @@ func (c *compiler) mirror(path string, m *config.Mirror) func(Upstream) Upstream
 // plans builds the plan of every route on every listener. Listeners without
 // policies of their own share variant 0.
 func (c *compiler) plans() {
-	top := c.compileAll("policies", c.cfg.Policies)
+	top := c.compileAll("policies", "gateway", c.cfg.Policies)
 	c.compileGroups()
 	routes := make([][]compiled, len(c.cfg.Routes))
 	for i, r := range c.cfg.Routes {
 		if r != nil {
-			routes[i] = c.compileAll(fmt.Sprintf("routes[%d].policies", i), r.Policies)
+			routes[i] = c.compileAll(fmt.Sprintf("routes[%d].policies", i), "route "+r.Name, r.Policies)
 		}
 	}
 	c.variant(top, nil, routes)
@@ -242,7 +242,7 @@ func (c *compiler) plans() {
 			c.s.variants = make(map[string]int)
 		}
 		c.s.variants[l.Name] = len(c.s.routed)
-		c.listeners[i] = c.compileAll(fmt.Sprintf("listeners[%d].policies", i), l.Policies)
+		c.listeners[i] = c.compileAll(fmt.Sprintf("listeners[%d].policies", i), "listener "+l.Name, l.Policies)
 		c.variant(top, c.listeners[i], routes)
 	}
 	if !c.cfg.Partial() { // it has no faults of its own to find
@@ -296,15 +296,17 @@ func overridden(k *policy.Kind, inner [][]compiled) bool {
 	return false
 }
 
-func (c *compiler) compileAll(path string, list []*config.Policy) []compiled {
+// compileAll compiles a list of policies. owner is whom they belong to.
+func (c *compiler) compileAll(path, owner string, list []*config.Policy) []compiled {
 	out := make([]compiled, 0, len(list))
-	seen := make(map[*policy.Kind]int)
+	seen, count := make(map[*policy.Kind]int), make(map[*policy.Kind]int)
 	for i, p := range list {
 		if p == nil {
 			continue
 		}
 		at := fmt.Sprintf("%s[%d].%s", path, i, p.Kind.Name)
-		done := c.compile(at, p)
+		count[p.Kind]++
+		done := c.compile(at, fmt.Sprintf("%s #%d", owner, count[p.Kind]), p)
 		if first, ok := seen[p.Kind]; !ok {
 			seen[p.Kind] = i
 		} else if !done.repeat {
@@ -317,7 +319,7 @@ func (c *compiler) compileAll(path string, list []*config.Policy) []compiled {
 
 // compile compiles one policy. A panic in it is a fault of these settings like
 // any other.
-func (c *compiler) compile(path string, p *config.Policy) (out compiled) {
+func (c *compiler) compile(path, owner string, p *config.Policy) (out compiled) {
 	defer func() {
 		if v := recover(); v != nil {
 			c.g.deps.Log.Error("a policy caused a panic while it was compiled", "policy", p.Kind.Name, "path", path,
@@ -332,7 +334,7 @@ func (c *compiler) compile(path string, p *config.Policy) (out compiled) {
 	}
 	_, out.repeat = p.Config.(policy.Repeatable)
 	env := &policy.Env{
-		Name: p.Kind.Name, Path: path, Slots: c.slots,
+		Name: p.Kind.Name, Path: path, At: owner, Slots: c.slots,
 		Log: c.g.deps.Log.With("policy", p.Kind.Name),
 		Keep: func(key string, create func() any) any {
 			v, _ := c.g.keep.get("policy "+p.Kind.Name+" "+key, func() (any, error) { return create(), nil })

@@ -21,7 +21,7 @@ func (c *compiler) compileGroups() {
 		if strings.Contains(name, ".") {
 			path = fmt.Sprintf("groups[%q].policies", name)
 		}
-		for i, p := range c.compileAll(path, g.Policies) {
+		for i, p := range c.compileAll(path, "group "+name, g.Policies) {
 			if p.stage <= policy.Identify {
 				c.fault(fmt.Sprintf("%s[%d].%s", path, i, p.kind.Name),
 					fmt.Sprintf("%s runs before it is known who asks, and so cannot be for a group", p.kind.Name), "move it to a route, a listener or the gateway")

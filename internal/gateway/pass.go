@@ -100,7 +100,7 @@ func (g *Gateway) join(pl *passing, x *exchange.Exchange, client exchange.Stream
 // passages compiles the listeners that open nothing.
 func (c *compiler) passages() {
 	for i, l := range c.cfg.Listeners {
-		if l.Protocol != "tcp" && l.Protocol != "tls" {
+		if l == nil || l.Protocol != "tcp" && l.Protocol != "tls" {
 			continue
 		}
 		at := fmt.Sprintf("listeners[%d]", i)
@@ -109,6 +109,9 @@ func (c *compiler) passages() {
 			p.other = c.connector(at+".upstream", l.Upstream)
 		}
 		for j, r := range l.Routes {
+			if r == nil {
+				continue
+			}
 			to := c.connector(fmt.Sprintf("%s.routes[%d].upstream", at, j), r.Upstream)
 			for _, name := range r.SNI {
 				name = strings.ToLower(strings.TrimSuffix(name, "."))

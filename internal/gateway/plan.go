@@ -19,6 +19,7 @@ type plan struct {
 	slots        *policy.Slots // of the snapshot
 	tapsRequest  bool          // some step has tapRequest
 	tapsResponse bool
+	preflights   bool // some step answers preflights
 }
 
 // step is one policy of a plan, with its phases looked up beforehand. Phases
@@ -73,6 +74,9 @@ func (p *plan) add(c compiled) {
 	}
 	s.tapRequest, _ = v.(policy.TapsRequest)
 	s.tapResponse, _ = v.(policy.TapsResponse)
+	if _, ok := v.(policy.Preflights); ok {
+		p.preflights = true
+	}
 	p.tapsRequest = p.tapsRequest || s.tapRequest != nil
 	p.tapsResponse = p.tapsResponse || s.tapResponse != nil
 	p.steps = append(p.steps, s)
@@ -117,7 +121,12 @@ func (s *Snapshot) find(x *exchange.Exchange) *plan {
 		x.Route.Name, x.Route.Index = p.route, -1
 		return p
 	}
-	switch m := s.table.Match(r, &x.Route); m.Kind {
+	if r.Method == "OPTIONS" {
+		if p := s.preflight(x); p != nil {
+			return p
+		}
+	}
+	switch m := s.table.Match(x); m.Kind {
 	case router.Found:
 		return s.routed[s.variant(x)][x.Route.Index]
 	case router.NoMethod:
@@ -125,6 +134,27 @@ func (s *Snapshot) find(x *exchange.Exchange) *plan {
 	default:
 		return s.plans(x, nil)
 	}
+}
+
+// preflight returns the plan of the request that a preflight asks leave for
+// (Fetch, section 4.8), where that plan answers preflights. A route that lists
+// its methods need not list OPTIONS for that, and no looser route takes it.
+func (s *Snapshot) preflight(x *exchange.Exchange) *plan {
+	r := &x.Request
+	method, ok := r.Header.Lookup("Access-Control-Request-Method")
+	if !ok || !r.Header.Has(exchange.Origin) {
+		return nil
+	}
+	r.Method = method
+	m := s.table.Match(x)
+	r.Method = "OPTIONS"
+	if m.Kind != router.Found {
+		return nil
+	}
+	if p := s.routed[s.variant(x)][x.Route.Index]; p.preflights {
+		return p
+	}
+	return nil
 }
 
 func (s *Snapshot) variant(x *exchange.Exchange) int {

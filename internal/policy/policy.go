@@ -122,10 +122,15 @@ type Holds interface {
 	HoldResponse() int64
 }
 
+// Preflights is a policy that answers CORS preflights. A route with one takes
+// the OPTIONS that asks for a request which the route would take.
+type Preflights interface{ Preflights() }
+
 // Env is what a policy is compiled with.
 type Env struct {
 	Name string       // the kind's name
 	Path string       // where the policy stands in the config, for logs
+	At   string       // whom it belongs to, by name, for keys of Keep: it stays the same when lists are put into another order
 	Log  *slog.Logger // for events, not for requests
 
 	Slots   *Slots                                  // numbers of private state, see Slot

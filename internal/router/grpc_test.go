@@ -24,10 +24,11 @@ func TestMatchOfGRPC(t *testing.T) {
 		"/shop.v1.Products/Get": "method", "/shop.v1.Products/List": "service",
 		"/shop.v1.ProductsX/Get": "rest", "/shop.v1.Products/Get/x": "service", "/shop.v1.products/Get": "rest",
 	} {
-		r := exchange.Request{Method: "POST", Path: path, RawPath: path}
-		var route exchange.Route
-		if m := table.Match(&r, &route); m.Kind != Found || route.Name != want {
-			t.Errorf("%s: %q", path, route.Name)
+		x := exchange.Get()
+		x.Request.Method, x.Request.Path, x.Request.RawPath = "POST", path, path
+		if m := table.Match(x); m.Kind != Found || x.Route.Name != want {
+			t.Errorf("%s: %q", path, x.Route.Name)
 		}
+		exchange.Put(x)
 	}
 }

@@ -260,10 +260,10 @@ func scenarios() []scenario {
 		{name: "resets in the middle of the body", allowed: 5, serve: []func(*peer){polite, func(p *peer) { p.request(); p.send(whole[:len(whole)-2]); resets(p) }}},
 		// Nor what is under way when the endpoint is found out.
 		{
-			name: "hangs in the middle of the body", allowed: 9, requests: 40, workers: 4, cfg: func(c *config.Upstream) { c.Timeout.Idle = dur(200 * ms) },
+			name: "hangs in the middle of the body", allowed: 9, requests: 40, workers: 4, cfg: func(c *config.Upstream) { c.Timeout.Idle = dur(time.Second) },
 			serve: []func(*peer){polite, func(p *peer) { p.request(); p.send(whole[:len(whole)-2]); hang(p) }},
 		},
-		{name: "drips byte by byte", allowed: 9, requests: 40, workers: 4, cfg: func(c *config.Upstream) { c.Timeout.Request = dur(400 * ms) }, serve: []func(*peer){polite, drips}},
+		{name: "drips byte by byte", allowed: 9, requests: 30, workers: 4, cfg: func(c *config.Upstream) { c.Timeout.Request = dur(2 * time.Second) }, serve: []func(*peer){polite, drips}},
 		{name: "sends garbage", serve: bad("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n")},
 		{name: "sends an endless head", serve: bad("HTTP/1.1 200 OK\r\n" + strings.Repeat("X: "+strings.Repeat("y", 1000)+"\r\n", 200))},
 		{name: "sends two lengths", serve: bad("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello")},
