@@ -26,7 +26,9 @@ func (c *Change) drop(old *config.Consumer) {
 	}
 	c.names = append(c.names, change[string]{key: old.Name})
 	for _, cred := range old.Credentials {
-		c.put(cred, nil)
+		if cred != nil {
+			c.put(cred, nil)
+		}
 	}
 }
 
@@ -36,6 +38,9 @@ func (c *Change) add(next *config.Consumer) (faults []fault) {
 	byName := common
 	c.names = append(c.names, change[string]{next.Name, &byName})
 	for i, cred := range next.Credentials {
+		if cred == nil {
+			continue // decoding has said what is wrong with it
+		}
 		e := common
 		e.name = cred.Name
 		if e.name == "" {

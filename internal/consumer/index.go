@@ -200,6 +200,9 @@ func (x *Index) Prepare(cfg *config.Config) (*Change, config.Faults) {
 	c := &Change{x: x, next: make(map[string]*config.Consumer, len(cfg.Consumers))}
 	var faults config.Faults
 	for i, next := range cfg.Consumers {
+		if next == nil {
+			continue // decoding has said what is wrong with it
+		}
 		c.next[next.Name] = next
 		old := have[next.Name]
 		if old != nil && reflect.DeepEqual(old, next) {

@@ -133,13 +133,3 @@ func (p *part[K]) put(s slot[K]) {
 	p.slots[i] = s
 	p.used++
 }
-
-// len counts the entries.
-func (t *table[K]) len() (n int) {
-	for i := range t.parts {
-		if p := t.parts[i].Load(); p != nil {
-			n += p.used
-		}
-	}
-	return n
-}

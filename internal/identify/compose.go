@@ -136,9 +136,9 @@ func (a *anyOf) Prove(x *exchange.Exchange) error {
 		x.Who = exchange.Who{}
 		err := m.Prove(x)
 		switch {
-		case err == ErrNone:
+		case errors.Is(err, ErrNone):
 			continue
-		case err == ErrAnswered:
+		case errors.Is(err, ErrAnswered):
 			if i := a.first(wrong[:i], ""); i >= 0 {
 				x.Response.Reset()
 				return a.refuse(x, wrong[:], i)
@@ -209,7 +209,7 @@ func (a *allOf) Prove(x *exchange.Exchange) error {
 		x.Who = exchange.Who{}
 		err := m.Prove(x)
 		switch {
-		case err == ErrNone:
+		case errors.Is(err, ErrNone):
 			if none++; none <= i {
 				return &Refusal{Cause: errPart, Uncounted: true}
 			}

@@ -132,7 +132,7 @@ func (s *Step) Request(x *exchange.Exchange) policy.Verdict {
 	}
 	x.Who = before
 	s.Count(x, err)
-	if err == ErrNone && s.optional {
+	if errors.Is(err, ErrNone) && s.optional {
 		if err = s.nobody(x); err == nil {
 			s.tell(x)
 			return policy.Next
@@ -159,9 +159,9 @@ func (s *Step) nobody(x *exchange.Exchange) error {
 // fail gives the exchange its problem.
 func (s *Step) fail(x *exchange.Exchange, err error) {
 	var p *exchange.Problem
-	switch { // the errors themselves, which nobody wraps, are compared first
-	case err == ErrAnswered:
-	case err == ErrNone:
+	switch {
+	case errors.Is(err, ErrAnswered):
+	case errors.Is(err, ErrNone):
 		x.Fail(s.missing)
 	case errors.As(err, &p):
 		x.Fail(p)
@@ -188,7 +188,7 @@ func (s *Step) Prove(x *exchange.Exchange) error {
 
 // Count counts a refusal as a guess.
 func (s *Step) Count(x *exchange.Exchange, err error) {
-	if s.guard == nil || err == nil || err == ErrNone || err == ErrAnswered {
+	if s.guard == nil || err == nil || errors.Is(err, ErrNone) || errors.Is(err, ErrAnswered) {
 		return
 	}
 	var r *Refusal

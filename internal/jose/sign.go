@@ -26,7 +26,7 @@ type Signer struct {
 // an empty id for the key's thumbprint.
 func NewSigner(key any, alg, id string) (*Signer, error) {
 	s := &Signer{id: id, alg: alg, key: key}
-	var public any = key
+	public := key
 	switch k := key.(type) {
 	case *rsa.PrivateKey:
 		s.usual("RS256")

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"gatehouse.dev/gatehouse/internal/exchange"
@@ -13,11 +14,12 @@ import (
 
 // checker is a service that lets in by the field Authorization, and does other
 // things by what stands in it.
-func checker(t *testing.T) (*httptest.Server, *http.Request) {
+func checker(t *testing.T) (*httptest.Server, *atomic.Pointer[http.Header]) {
 	t.Helper()
-	last := new(http.Request)
+	last := new(atomic.Pointer[http.Header])
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		*last = *r
+		head := r.Header.Clone()
+		last.Store(&head)
 		switch token := r.Header.Get("Authorization"); token {
 		case "ann":
 			w.Header().Set("X-User", "ann")
@@ -123,7 +125,7 @@ routes:
 			for name, want := range map[string]string{
 				"X-Forwarded-Method": "POST", "X-Forwarded-Uri": "/b?x=%20", "X-Forwarded-Host": "gateway.test", "X-Forwarded-For": "192.0.2.1", "X-Forwarded-Proto": "http", "X-Sub": "",
 			} {
-				if got := strings.Join(last.Header.Values(name), ","); got != want {
+				if got := strings.Join(last.Load().Values(name), ","); got != want {
 					t.Errorf("the checker is told %s: %q, want %q", name, got, want)
 				}
 			}

@@ -49,11 +49,14 @@ type verified struct {
 func (m *method) cacheKey() string {
 	c := m.config
 	secrets := []string{}
-	for _, k := range c.Keys {
-		secrets = append(secrets, k.secrets())
-	}
+	list := c.Keys
 	for _, i := range c.Issuers {
-		for _, k := range i.Keys {
+		if i != nil {
+			list = slices.Concat(list, i.Keys)
+		}
+	}
+	for _, k := range list {
+		if k != nil {
 			secrets = append(secrets, k.secrets())
 		}
 	}

@@ -20,38 +20,8 @@ func Test(t *testing.T) {
 	policytest.Run(t, policytest.Suite{Catalog: all.Catalog(), Kind: "ldap", Settings: `{ url: "ldap://127.0.0.1:1", base_dn: dc=example, optional: true }`})
 }
 
-// directory starts a real directory with two people, and returns its URL.
-func directory(t *testing.T) string {
-	t.Helper()
-	const slapd, slapadd = "/usr/sbin/slapd", "/usr/sbin/slapadd"
-	if _, err := os.Stat(slapd); err != nil {
-		if os.Getenv("CI") != "" {
-			t.Fatal("there is no slapd, and .ci/run should have installed it")
-		}
-		t.Skip("there is no slapd: install it to run this test")
-	}
-	dir := t.TempDir()
-	write := func(name, text string) string {
-		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return path
-	}
-	conf := write("slapd.conf", `include /etc/ldap/schema/core.schema
-include /etc/ldap/schema/cosine.schema
-include /etc/ldap/schema/inetorgperson.schema
-modulepath /usr/lib/ldap
-moduleload back_mdb
-database mdb
-suffix "dc=example,dc=com"
-rootdn "cn=root,dc=example,dc=com"
-rootpw rootpw
-directory `+dir+`
-access to attrs=userPassword by anonymous auth by * none
-access to * by dn.exact="cn=gate,dc=example,dc=com" read by * auth
-`)
-	people := write("people.ldif", `dn: dc=example,dc=com
+// people are what is in the directory.
+const people = `dn: dc=example,dc=com
 objectClass: dcObject
 objectClass: organization
 o: example
@@ -92,8 +62,41 @@ uid: twin
 cn: Eve
 sn: Smith
 userPassword: password
+`
+
+// directory starts a real directory with two people, and returns its URL.
+func directory(t *testing.T) string {
+	t.Helper()
+	const slapd, slapadd = "/usr/sbin/slapd", "/usr/sbin/slapadd"
+	if _, err := os.Stat(slapd); err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatal("there is no slapd, and .ci/run should have installed it")
+		}
+		t.Skip("there is no slapd: install it to run this test")
+	}
+	dir := t.TempDir()
+	write := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	conf := write("slapd.conf", `include /etc/ldap/schema/core.schema
+include /etc/ldap/schema/cosine.schema
+include /etc/ldap/schema/inetorgperson.schema
+modulepath /usr/lib/ldap
+moduleload back_mdb
+database mdb
+suffix "dc=example,dc=com"
+rootdn "cn=root,dc=example,dc=com"
+rootpw rootpw
+directory `+dir+`
+access to attrs=userPassword by anonymous auth by * none
+access to * by dn.exact="cn=gate,dc=example,dc=com" read by * auth
 `)
-	if out, err := exec.Command(slapadd, "-f", conf, "-l", people).CombinedOutput(); err != nil {
+	ldif := write("people.ldif", people)
+	if out, err := exec.Command(slapadd, "-f", conf, "-l", ldif).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")

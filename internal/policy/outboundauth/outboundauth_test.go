@@ -205,7 +205,7 @@ func TestMintedAndExchanged(t *testing.T) {
 	show := newRig(t, `jwks: { keys: [ { key: "`+key+`" } ] }`)
 	keys := show.Do(policytest.Request{Target: "/"})
 	set, err := jose.ParseSet([]byte(keys.Body))
-	if err != nil || strings.Contains(string(keys.Body), `"d"`) {
+	if err != nil || strings.Contains(keys.Body, `"d"`) {
 		t.Fatalf("%v: %s", err, keys.Body)
 	}
 	if _, err := minted.Verify(set.Find(minted.Kid, minted.Alg)); err != nil {

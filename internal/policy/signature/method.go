@@ -95,7 +95,7 @@ func (m *method) read(input, value string) (*signed, error) {
 	var found *signed
 	for _, in := range inputs {
 		if !in.isList {
-			return nil, errors.New("Signature-Input holds something else than lists of components")
+			return nil, errors.New("the field Signature-Input holds something else than lists of components")
 		}
 		s := &signed{label: in.name, components: in.list, params: in.item.params}
 		if m.config.Label != "" && s.label != m.config.Label || m.config.Tag != "" && s.text("tag") != m.config.Tag {
