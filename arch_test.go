@@ -56,6 +56,8 @@ policy/spike < policy exchange limit key
 policy/quota < policy exchange limit key
 policy/idempotency < policy exchange key replay
 policy/authorize < policy exchange expr
+policy/extauthz < policy exchange decision
+policy/opa < policy exchange decision
 
 # The ordered list of kinds, and nothing else.
 policy/all < policy policy/*
@@ -73,6 +75,9 @@ expr < exchange
 # What several gateways share. It knows how limits are counted and nothing of
 # requests.
 redis < config limit replay
+
+# What others decided, remembered within bounds.
+decision < 
 
 # What outlasts a restart, in one file.
 durable < limit replay
@@ -169,6 +174,11 @@ github.com/redis/rueidis < redis
 
 # The file of what outlasts a restart.
 go.etcd.io/bbolt < durable
+
+# The protocol of outside authorization, and what carries it.
+github.com/envoyproxy/go-control-plane < policy/extauthz
+google.golang.org/grpc < policy/extauthz
+google.golang.org/protobuf < policy/extauthz
 
 # Reading GeoIP files.
 github.com/oschwald/maxminddb-golang < policy/ip

@@ -10,11 +10,13 @@ import (
 	"gatehouse.dev/gatehouse/internal/policy/concurrency"
 	"gatehouse.dev/gatehouse/internal/policy/cors"
 	"gatehouse.dev/gatehouse/internal/policy/csrf"
+	"gatehouse.dev/gatehouse/internal/policy/extauthz"
 	"gatehouse.dev/gatehouse/internal/policy/fault"
 	"gatehouse.dev/gatehouse/internal/policy/grpcweb"
 	"gatehouse.dev/gatehouse/internal/policy/headers"
 	"gatehouse.dev/gatehouse/internal/policy/idempotency"
 	"gatehouse.dev/gatehouse/internal/policy/ip"
+	"gatehouse.dev/gatehouse/internal/policy/opa"
 	"gatehouse.dev/gatehouse/internal/policy/quota"
 	"gatehouse.dev/gatehouse/internal/policy/ratelimit"
 	"gatehouse.dev/gatehouse/internal/policy/requestid"
@@ -38,6 +40,8 @@ func Catalog() *policy.Catalog {
 
 		// authorize
 		authorize.Kind(), // decided here, before anybody else is asked
+		opa.Kind(),       // costs a call, most often to this machine
+		extauthz.Kind(),  // costs a call
 
 		// admit
 		ratelimit.Kind(),   // at the edge where it counts by client: a flood is turned away before anything is done for it
