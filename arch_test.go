@@ -103,7 +103,8 @@ proxyproto < !net/http
 
 # What leaves the gateway. Routes and policies are not its business: it gets
 # an exchange and gives an answer.
-upstream < exchange wire h1 h2 proxyproto config observe upstream/*
+# What is hashed may be an expression.
+upstream < exchange wire h1 h2 proxyproto config observe upstream/* expr
 
 # Choosing among endpoints is arithmetic: it is tested and measured alone.
 upstream/balance < 
