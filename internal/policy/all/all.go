@@ -21,6 +21,7 @@ import (
 	"gatehouse.dev/gatehouse/internal/policy/ratelimit"
 	"gatehouse.dev/gatehouse/internal/policy/requestid"
 	"gatehouse.dev/gatehouse/internal/policy/securityheaders"
+	"gatehouse.dev/gatehouse/internal/policy/shed"
 	"gatehouse.dev/gatehouse/internal/policy/spike"
 	"gatehouse.dev/gatehouse/internal/policy/websocket"
 )
@@ -32,6 +33,7 @@ func Catalog() *policy.Catalog {
 		// edge
 		requestid.Kind(),       // first: whatever refuses a request after it names the same id
 		securityheaders.Kind(), // its fields are on every answer, also on those of what refuses
+		shed.Kind(),            // before anything is done for a request that cannot be served
 		ip.Kind(),              // whom we do not talk to gets nothing else
 		cors.Kind(),            // a page may read why it was refused, and preflights are not counted
 		bot.Kind(),             // before it costs a place in somebody's limit
