@@ -56,6 +56,8 @@ policy/spike < policy exchange limit key
 policy/quota < policy exchange limit key
 policy/idempotency < policy exchange key replay
 policy/authorize < policy exchange expr
+policy/extauthz < policy exchange decision
+policy/opa < policy exchange decision
 
 # Ways to prove who asks have much in common, and it must be the same in all:
 # the step, the answers, the limits on guessing, and what tokens are made of.
@@ -101,6 +103,9 @@ expr < exchange
 # requests.
 redis < config limit replay
 
+# What others decided, remembered within bounds.
+decision < 
+
 # What outlasts a restart, in one file.
 durable < limit replay
 
@@ -125,7 +130,8 @@ proxyproto < !net/http
 
 # What leaves the gateway. Routes and policies are not its business: it gets
 # an exchange and gives an answer.
-upstream < exchange wire h1 h2 proxyproto config observe upstream/*
+# What is hashed may be an expression.
+upstream < exchange wire h1 h2 proxyproto config observe upstream/* expr
 
 # Choosing among endpoints is arithmetic: it is tested and measured alone.
 upstream/balance < 
@@ -204,6 +210,11 @@ github.com/redis/rueidis < redis
 
 # The file of what outlasts a restart.
 go.etcd.io/bbolt < durable
+
+# The protocol of outside authorization, and what carries it.
+github.com/envoyproxy/go-control-plane < policy/extauthz
+google.golang.org/grpc < policy/extauthz
+google.golang.org/protobuf < policy/extauthz
 
 # Reading GeoIP files.
 github.com/oschwald/maxminddb-golang < policy/ip

@@ -14,6 +14,7 @@ import (
 	"gatehouse.dev/gatehouse/internal/policy/concurrency"
 	"gatehouse.dev/gatehouse/internal/policy/cors"
 	"gatehouse.dev/gatehouse/internal/policy/csrf"
+	"gatehouse.dev/gatehouse/internal/policy/extauthz"
 	"gatehouse.dev/gatehouse/internal/policy/fault"
 	"gatehouse.dev/gatehouse/internal/policy/forwardauth"
 	"gatehouse.dev/gatehouse/internal/policy/grpcweb"
@@ -26,11 +27,13 @@ import (
 	"gatehouse.dev/gatehouse/internal/policy/ldap"
 	"gatehouse.dev/gatehouse/internal/policy/mtls"
 	"gatehouse.dev/gatehouse/internal/policy/oidc"
+	"gatehouse.dev/gatehouse/internal/policy/opa"
 	"gatehouse.dev/gatehouse/internal/policy/outboundauth"
 	"gatehouse.dev/gatehouse/internal/policy/quota"
 	"gatehouse.dev/gatehouse/internal/policy/ratelimit"
 	"gatehouse.dev/gatehouse/internal/policy/requestid"
 	"gatehouse.dev/gatehouse/internal/policy/securityheaders"
+	"gatehouse.dev/gatehouse/internal/policy/shed"
 	"gatehouse.dev/gatehouse/internal/policy/signature"
 	"gatehouse.dev/gatehouse/internal/policy/spike"
 	"gatehouse.dev/gatehouse/internal/policy/websocket"
@@ -43,6 +46,7 @@ func Catalog() *policy.Catalog {
 		// edge
 		requestid.Kind(),       // first: whatever refuses a request after it names the same id
 		securityheaders.Kind(), // its fields are on every answer, also on those of what refuses
+		shed.Kind(),            // before anything is done for a request that cannot be served
 		ip.Kind(),              // whom we do not talk to gets nothing else
 		cors.Kind(),            // a page may read why it was refused, and preflights are not counted
 		bot.Kind(),             // before it costs a place in somebody's limit
@@ -65,6 +69,8 @@ func Catalog() *policy.Catalog {
 
 		// authorize
 		authorize.Kind(), // decided here, before anybody else is asked
+		opa.Kind(),       // costs a call, most often to this machine
+		extauthz.Kind(),  // costs a call
 
 		// admit
 		ratelimit.Kind(),   // at the edge where it counts by client: a flood is turned away before anything is done for it
