@@ -11,10 +11,12 @@ import (
 	"gatehouse.dev/gatehouse/internal/policy/forwardauth"
 	"gatehouse.dev/gatehouse/internal/policy/headers"
 	"gatehouse.dev/gatehouse/internal/policy/introspect"
+	"gatehouse.dev/gatehouse/internal/policy/jwks"
 	"gatehouse.dev/gatehouse/internal/policy/jwt"
 	"gatehouse.dev/gatehouse/internal/policy/mtls"
 	"gatehouse.dev/gatehouse/internal/policy/requestid"
 	"gatehouse.dev/gatehouse/internal/policy/signature"
+	"gatehouse.dev/gatehouse/internal/policy/upstreamauth"
 )
 
 // Catalog returns every kind. Within a stage, request and done steps run in
@@ -23,6 +25,7 @@ func Catalog() *policy.Catalog {
 	return policy.NewCatalog(
 		// edge
 		requestid.Kind(), // first: whatever refuses a request after it names the same id
+		jwks.Kind(),      // public keys are for anybody, whoever asks
 
 		// identify: each that stands in a plan has to prove who asks, so that
 		// the order decides only who is asked first
@@ -37,7 +40,8 @@ func Catalog() *policy.Catalog {
 		anyof.Kind(),
 
 		// transform
-		headers.Kind(), // what goes on is changed when everything has been decided
+		headers.Kind(),      // what goes on is changed when everything has been decided
+		upstreamauth.Kind(), // last: it signs what goes on, and nothing may change its credential
 
 		// report
 		accesslog.Kind(), // last: it tells what all others did
