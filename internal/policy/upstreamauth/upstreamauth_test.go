@@ -453,8 +453,13 @@ routes:
 `
 	r := newRig(t, text)
 	a := r.Do(policytest.Request{Method: "POST", Target: "/files/a%20b?q=x+y&b&X-Amz-Credential=mine", Body: "hello", Header: []exchange.Field{
-		{Name: "Authorization", Value: "AWS4-HMAC-SHA256 mine"}, {Name: "x-amz-security-token", Value: "mine"}, {Name: "X-Amz-Target", Value: "T"},
-		{Name: "X-Amz-Copy-Source", Value: "/other/secret"}, {Name: "X-Amz-Meta-A", Value: "1"}, {Name: "X-AMZ-DATE", Value: "20000101T000000Z"}, {Name: "Content-Type", Value: "x/y"},
+		{Name: "Authorization", Value: "AWS4-HMAC-SHA256 mine"},
+		{Name: "x-amz-security-token", Value: "mine"},
+		{Name: "X-Amz-Target", Value: "T"},
+		{Name: "X-Amz-Copy-Source", Value: "/other/secret"},
+		{Name: "X-Amz-Meta-A", Value: "1"},
+		{Name: "X-AMZ-DATE", Value: "20000101T000000Z"},
+		{Name: "Content-Type", Value: "x/y"},
 	}})
 	got := r.Received()
 	if a.Status != 200 || len(got) != 1 {
