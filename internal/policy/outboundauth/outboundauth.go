@@ -151,8 +151,13 @@ func (c *Config) Compile(env *policy.Env) (policy.Policy, error) {
 		name string
 		set  bool
 	}{
-		{"basic", c.Basic != nil}, {"bearer", c.Bearer.IsSet()}, {"header", c.Header != nil}, {"client_credentials", c.ClientCredentials != nil},
-		{"token_exchange", c.TokenExchange != nil}, {"jwt", c.JWT != nil}, {"aws", c.AWS != nil},
+		{"basic", c.Basic != nil},
+		{"bearer", c.Bearer.IsSet()},
+		{"header", c.Header != nil},
+		{"client_credentials", c.ClientCredentials != nil},
+		{"token_exchange", c.TokenExchange != nil},
+		{"jwt", c.JWT != nil},
+		{"aws", c.AWS != nil},
 	} {
 		if w.set {
 			ways = append(ways, w.name)
