@@ -48,25 +48,90 @@ policy < exchange
 # A policy stands alone: it can be read, tested and removed alone.
 policy/* < policy exchange
 
+# Limits share their arithmetic, and what they count by; rules are expressions.
+# These rooms are small libraries that know no policy.
+policy/ratelimit < policy exchange limit key
+policy/concurrency < policy exchange limit key
+policy/spike < policy exchange limit key
+policy/quota < policy exchange limit key
+policy/idempotency < policy exchange key replay
+policy/authorize < policy exchange expr
+policy/extauthz < policy exchange decision
+policy/opa < policy exchange decision
+
+# Ways to prove who asks have much in common, and it must be the same in all:
+# the step, the answers, the limits on guessing, and what tokens are made of.
+# These rooms know no policy and keep no settings.
+policy/allof < policy identify
+policy/anyof < policy identify
+policy/apikey < policy exchange identify
+policy/basic < policy exchange identify password
+policy/forwardauth < policy exchange identify fetch
+policy/introspect < policy exchange identify jose fetch
+policy/jwt < policy exchange identify jose fetch
+policy/ldap < policy exchange identify fetch
+policy/mtls < policy exchange identify
+policy/oidc < policy exchange identify jose fetch
+policy/outboundauth < policy exchange identify jose fetch
+policy/jwks < policy exchange jose
+policy/signature < policy exchange identify
+
+# What ways to prove who asks have in common. It knows none of them.
+identify < policy exchange jose !net/http
+
+# Signed tokens and keys, of whoever's.
+jose < !net/http
+
+# Requests that the gateway makes itself: the one place that knows which
+# addresses they may go to. Its settings are part of those of policies.
+fetch < policy
+
 # The ordered list of kinds, and nothing else.
 policy/all < policy policy/*
 
 # The suite and the script harness run policies in a whole gateway.
-policy/policytest < exchange policy config gateway observe router upstream wire
+policy/policytest < exchange policy config consumer gateway observe router upstream wire
 
 # The language is plain data. It knows the contract, so that policies are
 # decoded by their own structs, and no concrete policy.
 config < policy
 
-# The match table is compiled from config and asked about exchanges.
-router < exchange config
+# Expressions are over exchanges and nothing else; the CEL library stays inside.
+expr < exchange
+
+# What several gateways share. It knows how limits are counted and nothing of
+# requests.
+redis < config limit replay
+
+# What others decided, remembered within bounds.
+decision < 
+
+# What outlasts a restart, in one file.
+durable < limit replay
+
+# What is kept of a request that may come again.
+replay < 
+
+# Real servers for tests.
+redis/redistest < 
+
+# Who is counted together is one question with one answer, whatever counts.
+key < exchange expr policy
+
+# Arithmetic and bounded memory: what a limit is, whoever uses it.
+limit < 
+
+# The match table is compiled from config and asked about exchanges. A "when"
+# is an expression.
+router < exchange config expr
 
 # A few bytes that say who the client is: a parser, and nothing that reads.
 proxyproto < !net/http
 
 # What leaves the gateway. Routes and policies are not its business: it gets
 # an exchange and gives an answer.
-upstream < exchange wire h1 h2 proxyproto config observe upstream/*
+# What is hashed may be an expression.
+upstream < exchange wire h1 h2 proxyproto config observe upstream/* expr
 
 # Choosing among endpoints is arithmetic: it is tested and measured alone.
 upstream/balance < 
@@ -86,6 +151,14 @@ certs < exchange config
 # What enters the gateway. It hands exchanges to a function and does not know
 # what becomes of them.
 front < exchange wire h1 h2 proxyproto config certs observe
+
+# Who may call. Credentials are no part of a snapshot, and how they come with
+# a request is the policies' business.
+consumer < exchange config password
+
+# Hashes of passwords and what they may cost: needed where they are kept and
+# where they are compared.
+password < !net/http
 
 # Where config becomes a snapshot, and the only place where both halves meet.
 # No protocol and no concrete policy.
@@ -123,11 +196,28 @@ const thirdParties = `
 # The one way to line and column of every fault; foreign nodes stay inside.
 go.yaml.in/yaml < config
 
+# One environment for all expressions; no CEL type leaves it.
+cel.dev/cel-go < expr
+
 # Prometheus types stay behind observe's own.
 github.com/prometheus < observe
 
 # Commands and flags.
 github.com/spf13/cobra < cmd/*
+
+# The client of Redis and Valkey has one room.
+github.com/redis/rueidis < redis
+
+# The file of what outlasts a restart.
+go.etcd.io/bbolt < durable
+
+# The protocol of outside authorization, and what carries it.
+github.com/envoyproxy/go-control-plane < policy/extauthz
+google.golang.org/grpc < policy/extauthz
+google.golang.org/protobuf < policy/extauthz
+
+# Reading GeoIP files.
+github.com/oschwald/maxminddb-golang < policy/ip
 
 # Watching files is part of the process's life, and of the certificates'.
 github.com/fsnotify/fsnotify < app certs
@@ -137,14 +227,18 @@ github.com/fsnotify/fsnotify < app certs
 github.com/caddyserver/certmagic < certs
 github.com/mholt/acmez < certs
 go.uber.org/zap < certs
-golang.org/x/crypto < certs
+golang.org/x/crypto < certs password
 github.com/miekg/dns < certs
 
 # System calls that package syscall does not have.
 golang.org/x/sys < wire front test/*
 
-# Protocol pieces: HPACK, frames, HTTP/3.
-golang.org/x/net < front h2 upstream
+# The protocol of directories.
+github.com/go-ldap/ldap < policy/ldap
+
+# Protocol pieces: HPACK, frames, HTTP/3. The list of public suffixes tells a
+# wildcard over one's own hosts from one over everybody's.
+golang.org/x/net < front h2 upstream policy/cors
 github.com/quic-go < front h2 upstream
 `
 
@@ -156,6 +250,7 @@ demo < app cmd/* test/*
 # Test support must not end up in the binary.
 policy/policytest < 
 h1/h1test < 
+redis/redistest < 
 `
 
 const module = "gatehouse.dev/gatehouse"

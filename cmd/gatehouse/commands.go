@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -76,10 +77,14 @@ func proxyCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		err = app.Run(app.Source{Name: "proxy", Data: data}, version(), cmd.ErrOrStderr(), nil)
+		source := app.Source{Name: "proxy", Data: data}
+		if faults := app.Check(source); faults.Fatal() {
+			return usageError{proxyFaults(faults)}
+		}
+		err = app.Run(source, version(), cmd.ErrOrStderr(), nil)
 		var faults config.Faults
 		if errors.As(err, &faults) {
-			return proxyFaults(faults)
+			return proxyFaults(faults) // an address that cannot be listened on is no wrong use
 		}
 		return served(err)
 	}
@@ -87,10 +92,9 @@ func proxyCommand() *cobra.Command {
 }
 
 // proxyFaults says of the arguments what the configuration made of them was
-// found to have. An address that cannot be listened on is no wrong use.
+// found to have.
 func proxyFaults(faults config.Faults) error {
 	err := make([]error, len(faults))
-	wrongUse := false
 	for i, f := range faults {
 		arg := map[string]string{"listeners[0].address": "--listen: ", "routes[0].upstream": "URL: "}[f.Path]
 		text := arg + f.Text
@@ -98,10 +102,6 @@ func proxyFaults(faults config.Faults) error {
 			text += " (" + f.Hint + ")"
 		}
 		err[i] = errors.New(text)
-		wrongUse = wrongUse || f.Path == "routes[0].upstream"
-	}
-	if wrongUse {
-		return usageError{errors.Join(err...)}
 	}
 	return errors.Join(err...)
 }
@@ -174,41 +174,58 @@ func fmtCommand() *cobra.Command {
 			return config.Faults{*fault}
 		}
 		var all config.Faults
+		files := make([]laidOut, 0, len(names))
 		for _, name := range names {
-			faults, err := format(cmd.OutOrStdout(), name, *write)
-			if err != nil {
-				return err
-			}
-			all = append(all, faults...)
+			file, faults := layOut(name)
+			files, all = append(files, file), append(all, faults...)
 		}
 		if all != nil {
 			return all
+		}
+		if *write {
+			for _, f := range files {
+				if !f.Changed {
+					continue // whoever watches it has nothing to look at
+				}
+				if err := replace(f.File, []byte(f.Text)); err != nil {
+					return err
+				}
+			}
+		}
+		switch {
+		case asJSON(cmd):
+			return printJSON(cmd.OutOrStdout(), files)
+		case *write:
+			return nil
+		}
+		for _, f := range files {
+			if _, err := io.WriteString(cmd.OutOrStdout(), f.Text); err != nil {
+				return err
+			}
 		}
 		return nil
 	}
 	return c
 }
 
-// format lays out one file. A file that would not change is not written.
-func format(out io.Writer, name string, write bool) (config.Faults, error) {
+// laidOut is what fmt prints of a file as JSON.
+type laidOut struct {
+	File    string `json:"file"`
+	Changed bool   `json:"changed"`
+	Text    string `json:"text"`
+}
+
+// layOut lays out one file.
+func layOut(name string) (laidOut, config.Faults) {
 	before, err := os.ReadFile(name)
 	if err != nil {
-		return config.Faults{{File: name, Text: err.Error()}}, nil
+		return laidOut{}, config.Faults{{File: name, Text: err.Error()}}
 	}
 	after, faults := config.Format(before)
 	for i := range faults {
 		faults[i].File = name
 	}
-	switch {
-	case faults != nil:
-		return faults, nil
-	case !write:
-		_, err := out.Write(after)
-		return nil, err
-	case string(before) == string(after):
-		return nil, nil
-	}
-	return nil, replace(name, after)
+	return laidOut{name, string(before) != string(after), string(after)}, faults
 }
 
 // replace writes a file whole or not at all: a gateway may be watching it. A
@@ -278,18 +295,29 @@ func completionCommand() *cobra.Command {
 		Args:      cobra.MatchAll(cobra.ExactArgs(1), cobra.OnlyValidArgs),
 		ValidArgs: []string{"bash", "zsh", "fish", "powershell"},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			out, root := cmd.OutOrStdout(), cmd.Root()
-			switch args[0] {
-			case "bash":
-				return root.GenBashCompletionV2(out, true)
-			case "zsh":
-				return root.GenZshCompletion(out)
-			case "fish":
-				return root.GenFishCompletion(out, true)
+			if !asJSON(cmd) {
+				return complete(cmd.OutOrStdout(), cmd.Root(), args[0])
 			}
-			return root.GenPowerShellCompletionWithDesc(out)
+			var script strings.Builder
+			if err := complete(&script, cmd.Root(), args[0]); err != nil {
+				return err
+			}
+			return printJSON(cmd.OutOrStdout(), map[string]string{"shell": args[0], "script": script.String()})
 		},
 	}
+}
+
+// complete writes the completion script of a shell.
+func complete(out io.Writer, root *cobra.Command, shell string) error {
+	switch shell {
+	case "bash":
+		return root.GenBashCompletionV2(out, true)
+	case "zsh":
+		return root.GenZshCompletion(out)
+	case "fish":
+		return root.GenFishCompletion(out, true)
+	}
+	return root.GenPowerShellCompletionWithDesc(out)
 }
 
 func asJSON(cmd *cobra.Command) bool { return cmd.Flag("json").Value.String() == "true" }

@@ -39,7 +39,8 @@ type Status struct {
 	Digest    string     `json:"digest"` // of the configuration in force
 	Routes    int        `json:"routes"`
 	Listeners []Listener `json:"listeners"`
-	Reload    Reload     `json:"reload"` // the last one
+	Upstreams []any      `json:"upstreams"` // each as it tells itself
+	Reload    Reload     `json:"reload"`    // the last one
 }
 
 // Listener is an open listener.

@@ -56,6 +56,9 @@ func (p *pages) status(w http.ResponseWriter, _ *http.Request) {
 	if s.Listeners == nil {
 		s.Listeners = []Listener{}
 	}
+	if s.Upstreams == nil {
+		s.Upstreams = []any{}
+	}
 	if s.Reload.Faults == nil {
 		s.Reload.Faults = config.Faults{}
 	}

@@ -40,8 +40,19 @@ func (l *accessLog) release(next *accessLog) {
 
 // service gives policies what they may ask for by name.
 func (a *App) service(name string) any {
-	if name == "access_log" {
+	switch name {
+	case "access_log":
 		return a.logs.writer
+	case "redis":
+		if a.stores.redis != nil {
+			return a.stores.redis.store
+		}
+	case "durable":
+		if a.stores.data != nil {
+			return a.stores.data.store
+		}
+	case "consumers":
+		return a.callers
 	}
 	return nil
 }

@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,6 +17,7 @@ import (
 	"gatehouse.dev/gatehouse/internal/admin"
 	"gatehouse.dev/gatehouse/internal/certs"
 	"gatehouse.dev/gatehouse/internal/config"
+	"gatehouse.dev/gatehouse/internal/consumer"
 	"gatehouse.dev/gatehouse/internal/front"
 	"gatehouse.dev/gatehouse/internal/gateway"
 	"gatehouse.dev/gatehouse/internal/observe"
@@ -51,6 +54,7 @@ type App struct {
 
 	log     *observe.Log
 	metrics *observe.Metrics
+	callers *consumer.Index
 	sweeper *wire.Sweeper
 	certs   *certs.Store
 	gateway *gateway.Gateway
@@ -61,6 +65,7 @@ type App struct {
 	mu     sync.Mutex // one change at a time; guards what follows
 	cfg    *config.Config
 	logs   *accessLog
+	stores stores
 	admin  *admin.Server
 	status admin.Reload
 }
@@ -70,11 +75,12 @@ type App struct {
 func New(source Source, version string, stderr io.Writer) (*App, error) {
 	cfg, faults := source.load()
 	if faults.Fatal() {
-		return nil, faults
+		return nil, examine(cfg, faults)
 	}
 	a := &App{source: source, version: version, started: time.Now()}
 	a.log = observe.NewLog(cfg.Observe.Log, stderr)
 	a.metrics = observe.NewMetrics(cfg.Observe.Metrics)
+	a.callers = consumer.New()
 	a.sweeper = wire.NewSweeper()
 	a.certs = certs.New(certs.Options{Log: a.log.Logger})
 	memory := upstream.NewMemory()
@@ -114,10 +120,11 @@ func (a *App) Reload() {
 			a.log.Info("configuration is unchanged", "digest", cfg.Digest())
 			return
 		}
-		faults = a.apply(cfg, faults)
-	}
-	if !faults.Fatal() {
-		return
+		if faults = a.apply(cfg, faults); !faults.Fatal() {
+			return
+		}
+	} else {
+		faults = examine(cfg, faults)
 	}
 	a.metrics.Reload(false, a.cfg.Digest())
 	a.status = admin.Reload{Time: time.Now(), OK: false, Digest: a.cfg.Digest(), Faults: faults}
@@ -140,6 +147,14 @@ func (a *App) apply(cfg *config.Config, faults config.Faults) config.Faults {
 		return fail("observe.access_log.output", err)
 	}
 	a.logs = logs
+	oldStores := a.stores
+	stores, where, err := a.openStores(cfg)
+	if err != nil {
+		a.logs = old
+		logs.release(old)
+		return fail(where, err)
+	}
+	a.stores = stores
 	a.metrics.Configure(cfg.Observe.Metrics)
 	undo := func() {
 		if a.cfg != nil {
@@ -147,10 +162,16 @@ func (a *App) apply(cfg *config.Config, faults config.Faults) config.Faults {
 		}
 		a.logs = old
 		logs.release(old)
+		a.stores = oldStores
+		stores.release(oldStores)
 	}
-	pending, more := a.gateway.Compile(cfg)
+	callers, more := a.callers.Prepare(cfg)
 	faults = append(faults, more...)
-	if pending == nil {
+	pending, more := a.gateway.Compile(cfg)
+	if faults = append(faults, more...); faults.Fatal() {
+		if pending != nil {
+			pending.Discard()
+		}
 		undo()
 		return faults
 	}
@@ -182,6 +203,7 @@ func (a *App) apply(cfg *config.Config, faults config.Faults) config.Faults {
 		return fail("admin.address", err)
 	}
 
+	callers.Commit()
 	pending.Commit()
 	change.Commit()
 	pairs.Commit()
@@ -190,6 +212,7 @@ func (a *App) apply(cfg *config.Config, faults config.Faults) config.Faults {
 		a.admin = adm
 	}
 	old.release(logs)
+	oldStores.release(stores)
 	a.cfg = cfg
 	a.log.Configure(cfg.Observe.Log)
 	a.metrics.Reload(true, cfg.Digest())
@@ -225,6 +248,12 @@ func (a *App) Status() admin.Status {
 	}
 	for _, l := range a.front.Listeners() {
 		s.Listeners = append(s.Listeners, admin.Listener(l))
+	}
+	ups := a.gateway.Snapshot().Upstreams
+	for _, name := range slices.Sorted(maps.Keys(ups)) {
+		if u, ok := ups[name].(*upstream.Upstream); ok {
+			s.Upstreams = append(s.Upstreams, u.Status())
+		}
 	}
 	return s
 }
@@ -271,5 +300,6 @@ func (a *App) Close(ctx context.Context) {
 		a.admin.Close()
 	}
 	a.logs.release(nil)
+	a.stores.release(stores{})
 	a.sweeper.Close()
 }

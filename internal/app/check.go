@@ -4,9 +4,12 @@ import (
 	"io"
 
 	"gatehouse.dev/gatehouse/internal/config"
+	"gatehouse.dev/gatehouse/internal/consumer"
+	"gatehouse.dev/gatehouse/internal/durable"
 	"gatehouse.dev/gatehouse/internal/exchange"
 	"gatehouse.dev/gatehouse/internal/gateway"
 	"gatehouse.dev/gatehouse/internal/observe"
+	"gatehouse.dev/gatehouse/internal/redis"
 	"gatehouse.dev/gatehouse/internal/upstream"
 	"gatehouse.dev/gatehouse/internal/wire"
 )
@@ -14,7 +17,11 @@ import (
 // Check reads a configuration and compiles it as a reload would, but opens no
 // socket and serves nothing. It returns every fault and warning, by position.
 func Check(source Source) config.Faults {
-	cfg, faults := source.load()
+	return examine(source.load())
+}
+
+// examine adds the faults that only compiling finds to those of decoding.
+func examine(cfg *config.Config, faults config.Faults) config.Faults {
 	if cfg == nil {
 		faults.Sort()
 		return faults
@@ -24,13 +31,21 @@ func Check(source Source) config.Faults {
 	sweeper := wire.NewSweeper()
 	defer sweeper.Close()
 	log := observe.NewLog(cfg.Observe.Log, io.Discard).Logger
+	callers := consumer.New()
 	g := gateway.New(gateway.Deps{
 		Log: log, Metrics: observe.NewMetrics(cfg.Observe.Metrics),
-		Service: func(string) any { return unwritten{} },
+		Service: func(name string) any {
+			if name == "consumers" {
+				return callers
+			}
+			return unreached(name, cfg)
+		},
 		Upstream: func(name string, cfg *config.Upstream) (gateway.Upstream, error) {
 			return upstream.New(name, cfg, upstream.Options{Sweeper: sweeper, Log: log})
 		},
 	})
+	_, more := callers.Prepare(cfg)
+	faults = append(faults, more...)
 	pending, more := g.Compile(cfg)
 	if pending != nil {
 		pending.Discard()
@@ -38,6 +53,20 @@ func Check(source Source) config.Faults {
 	faults = append(faults, more...)
 	faults.Sort()
 	return faults
+}
+
+// unreached stands for what policies ask for by name, when nothing is to be
+// written and nobody to be connected to.
+func unreached(name string, cfg *config.Config) any {
+	switch {
+	case name == "access_log":
+		return unwritten{}
+	case name == "redis" && cfg.Redis != nil:
+		return new(redis.Store)
+	case name == "durable" && cfg.DataFolder != "":
+		return new(durable.Store)
+	}
+	return nil
 }
 
 // unwritten is the access log of a configuration that is only looked at.

@@ -8,15 +8,19 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"fmt"
 	"io"
 	"math/big"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/quic-go/quic-go/http3"
 )
 
 // pair makes a certificate for names and loopback.
@@ -202,5 +206,56 @@ routes: []
 	}
 	if n := bytes.Count(lines, []byte("\n")); n != 6 {
 		t.Errorf("%d lines:\n%s", n, lines)
+	}
+}
+
+// One listener answers by three protocols over two transports, and says so.
+func TestProtocols(t *testing.T) {
+	dir := t.TempDir()
+	cert := pair(t, "shop.example.com")
+	key, err := x509.MarshalPKCS8PrivateKey(cert.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(dir, "a.crt"), string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Certificate[0]})))
+	write(t, filepath.Join(dir, "a.key"), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})))
+	a, _ := running(t, fmt.Sprintf(`
+listeners:
+  - name: public
+    address: "127.0.0.1:0"
+    protocols: [http1, http2, http3]
+    tls: { certificates: [{ cert_file: %[1]q, key_file: %[2]q }] }
+admin: off
+policies: [ headers: { response: { set: { X-Policy: seen } } } ]
+routes: [ { match: /*, respond: { body: hello } } ]
+`, filepath.Join(dir, "a.crt"), filepath.Join(dir, "a.key")))
+	defer a.Close(context.Background())
+	at := address(t, a, "public")
+	_, port, _ := net.SplitHostPort(at)
+	conf := &tls.Config{ServerName: "shop.example.com", InsecureSkipVerify: true}
+	for proto, transport := range map[string]http.RoundTripper{
+		"HTTP/1.1": &http.Transport{TLSClientConfig: conf, DisableKeepAlives: true},
+		"HTTP/2.0": &http.Transport{TLSClientConfig: conf.Clone(), ForceAttemptHTTP2: true},
+		"HTTP/3.0": &http3.Transport{TLSClientConfig: conf.Clone()},
+	} {
+		c := http.Client{Transport: transport, Timeout: 20 * time.Second}
+		res, err := c.Get("https://" + at + "/x")
+		if err != nil {
+			t.Errorf("%s: %v", proto, err)
+			continue
+		}
+		body, _ := io.ReadAll(res.Body)
+		res.Body.Close()
+		want := fmt.Sprintf(`h3=":%s"; ma=86400`, port)
+		if proto == "HTTP/3.0" {
+			want = ""
+		}
+		if res.Proto != proto || string(body) != "hello" || res.Header.Get("X-Policy") != "seen" || res.Header.Get("Alt-Svc") != want {
+			t.Errorf("%s: %s %q %v", proto, res.Proto, body, res.Header)
+		}
+		c.CloseIdleConnections()
+		if closes, ok := transport.(io.Closer); ok {
+			closes.Close()
+		}
 	}
 }

@@ -27,10 +27,12 @@ func check(c *Config, found Faults) Faults {
 			k.known[joinPath(steps[:i+1])] = true
 		}
 	}
+	k.redis()
 	used := k.routes()
 	k.failovers(used)
 	k.listeners(used)
 	k.upstreams(used)
+	k.consumers()
 	if c.Admin != nil && !c.Admin.Off && !k.known["admin"] {
 		k.report("admin.address", checkAddress(c.Admin.Address))
 	}
@@ -158,6 +160,9 @@ func (k *checker) routes() map[string]bool {
 		k.ends(at, r)
 		k.upstream(at+".upstream", r.Upstream, used)
 		k.httpUpstream(at+".upstream", r.Upstream)
+		if r.Mirror != nil {
+			k.upstream(at+".mirror.upstream", r.Mirror.Upstream, used)
+		}
 		weights := 0
 		for j, s := range r.Split {
 			if s == nil {
@@ -198,6 +203,8 @@ func (k *checker) ends(at string, r *Route) {
 		k.fault(at, "the route does nothing", "give it an upstream, split, redirect or respond")
 	case len(ends) > 1:
 		k.fault(at+"."+ends[1], fmt.Sprintf("the route has %s as well as %s", ends[1], ends[0]), "a route has one of upstream, split, redirect and respond")
+	case r.Mirror != nil && len(ends) == 1 && (ends[0] == "redirect" || ends[0] == "respond"):
+		k.fault(at+".mirror", "mirror has no effect on a route with "+ends[0], "remove it")
 	case r.Rewrite != nil && len(ends) == 1 && (ends[0] == "redirect" || ends[0] == "respond"):
 		k.fault(at+".rewrite", "rewrite has no effect on a route with "+ends[0], "remove it")
 	}
@@ -239,6 +246,12 @@ func (k *checker) match(at string, m *Match) {
 		}
 	}
 	switch {
+	case m.GRPC != nil && m.Path != "":
+		k.fault(at+".grpc", "the match has grpc as well as path", "a match has one of the two")
+	case m.GRPC != nil && m.PathRegex != "":
+		k.fault(at+".grpc", "the match has grpc as well as path_regex", "a match has one of the two")
+	case m.GRPC != nil:
+		k.grpc(at+".grpc", m.GRPC)
 	case m.Path != "" && m.PathRegex != "":
 		k.fault(at+".path_regex", "the match has path_regex as well as path", "a match has one of the two")
 	case m.Path != "" && m.Path[0] != '/':
@@ -272,6 +285,20 @@ func (k *checker) match(at string, m *Match) {
 			}
 		}
 	}
+}
+
+// grpc checks the names of a service and a method: those of protocol buffers.
+func (k *checker) grpc(at string, g *GRPCMatch) {
+	name := func(key, s string, parts []string) {
+		for _, part := range parts {
+			if s != "" && (part == "" || !plainKey(part) || strings.Contains(part, "-") || part[0] >= '0' && part[0] <= '9') {
+				k.fault(at+"."+key, fmt.Sprintf("%s is not the name of a %s", quote(s), key), map[string]string{"service": "write its package too, as in shop.v1.Products", "method": "write it without the service, as in Get"}[key])
+				return
+			}
+		}
+	}
+	name("service", g.Service, strings.Split(g.Service, "."))
+	name("method", g.Method, []string{g.Method})
 }
 
 // folded reports names of header fields that differ by case alone.

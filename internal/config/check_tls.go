@@ -172,6 +172,9 @@ func (k *checker) tls(at string, l *Listener) {
 		k.fault(at, "TLS needs a certificate", "give it certificates, or acme")
 	}
 	k.ciphers(at, l)
+	if t.EarlyData && !l.Speaks("http3") && !k.known[at+".early_data"] {
+		k.fault(at+".early_data", "early_data is for http3, which the listener does not speak", "add http3 to protocols")
+	}
 	if t.ClientAuth.Mode != "none" && t.ClientAuth.CAFile == "" && !k.known[at+".client_auth"] {
 		k.fault(at+".client_auth", "nothing says which client certificates are good", "add ca_file")
 	}

@@ -18,7 +18,7 @@ func (k *checker) service(at string, u *Upstream) {
 	if u.Balance.Algorithm == "hash" && u.Balance.Hash == "" {
 		k.fault(at+".balance", "nothing says what to hash", "write { hash: header:X-User }")
 	}
-	if h := u.Balance.Hash; h != "" && !isHash(h) {
+	if h := u.Balance.Hash; h != "" && !isHash(h) && !isExpression(h) {
 		k.fault(at+".balance.hash", quote(h)+" does not say what to hash", "write header:NAME, cookie:NAME, query:NAME or client")
 	}
 	if f := u.Timeout.Field; f != "" && !isToken(f) {

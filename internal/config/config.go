@@ -23,6 +23,10 @@ type Config struct {
 	Listeners []*Listener `yaml:"listeners"`
 	// Services behind the gateway, by name.
 	Upstreams map[string]*Upstream `yaml:"upstreams"`
+	// Who calls, and what proves it.
+	Consumers []*Consumer `yaml:"consumers"`
+	// What holds for the consumers of a group, by its name.
+	Groups map[string]*Group `yaml:"groups"`
 	// Policies of every route.
 	Policies []*Policy `yaml:"policies"`
 	// What to do with which request. "routes: []" says that there are none; to leave them out is a fault, since a file that was cut short looks like that.
@@ -33,10 +37,15 @@ type Config struct {
 	Admin *Admin `yaml:"admin"`
 	// Logs and metrics.
 	Observe Observe `yaml:"observe"`
+	// A Redis or Valkey server for what several gateways share.
+	Redis *Redis `yaml:"redis"`
+	// Folder for what has to outlast a restart, such as how much of a quota was used. It is made where there is none.
+	DataFolder string `yaml:"data_folder" file:"true" example:"/var/lib/gatehouse"`
 	// How the process stops.
 	Shutdown Shutdown `yaml:"shutdown"`
 
-	source *source // where it came from; nil for one that was made by hand
+	source  *source // where it came from; nil for one that was made by hand
+	partial bool    // what has a fault was left out
 }
 
 // Listener is an address that takes connections.
@@ -175,11 +184,7 @@ type Timeout struct {
 
 // Policy is one entry of a policies list: a mapping with the policy's kind as
 // its only key. A policy with nothing to set is written "name: {}".
-type Policy struct {
-	Kind   *policy.Kind
-	Rank   int           // place of the kind in the catalog
-	Config policy.Config // a pointer to the kind's settings
-}
+type Policy = policy.Use
 
 // Route says what to do with the requests that match. Exactly one of upstream,
 // split, redirect and respond is set.
@@ -194,6 +199,8 @@ type Route struct {
 	Upstream string `yaml:"upstream" example:"http://127.0.0.1:9001"`
 	// Several upstreams that share the requests by weight.
 	Split []*Share `yaml:"split"`
+	// Another upstream that gets copies of the requests; its answers are thrown away.
+	Mirror *Mirror `yaml:"mirror"`
 	// How the request is changed before it goes to the upstream.
 	Rewrite *Rewrite `yaml:"rewrite"`
 	// Answer with a redirection.
@@ -208,6 +215,8 @@ type Match struct {
 	Host StringList `yaml:"host" example:"*.example.com"`
 	// Path: exact "/a/b", prefix "/a/*", with parameters "/a/{name}", or "/a/{name...}" for the rest.
 	Path string `yaml:"path" example:"/products/{id}"`
+	// Calls of a gRPC service, in place of a path.
+	GRPC *GRPCMatch `yaml:"grpc"`
 	// Path as a regular expression (RE2) that must match all of it. Named groups become parameters.
 	PathRegex string `yaml:"path_regex" example:"/v[0-9]+/(?P<rest>.*)"`
 	// Methods, any of which must match. None: every method. GET includes HEAD.
@@ -218,6 +227,17 @@ type Match struct {
 	Query map[string]*ValueMatch `yaml:"query"`
 	// Cookies that must match.
 	Cookies map[string]*ValueMatch `yaml:"cookies"`
+	// A CEL expression that must hold. It sees request and client; an error, such as a look at what is absent, means that it does not hold.
+	When string `yaml:"when" example:"request.headers[\"x-plan\"] == \"gold\""`
+}
+
+// GRPCMatch is a condition on calls of gRPC. It stands for the path
+// /service/method.
+type GRPCMatch struct {
+	// Full name of the service, with its package.
+	Service string `yaml:"service" required:"true" example:"shop.v1.Products"`
+	// Name of the method. None: every method of the service.
+	Method string `yaml:"method" example:"Get"`
 }
 
 // ValueMatch is a condition on one value: a string for an exact value, or a

@@ -40,9 +40,13 @@ func decode(parts []*part, faults Faults, cat *policy.Catalog) (*Config, Faults)
 	cfg.source.forget()
 	d.faults.Sort()
 	d.faults = d.faults.bounded()
-	if d.faults.Fatal() {
+	switch {
+	case !d.faults.Fatal():
+		return cfg, d.faults
+	case !whole || len(d.faults) > mostFaults:
 		return nil, d.faults
 	}
+	cfg.leaveOut(d.faults)
 	return cfg, d.faults
 }
 

@@ -149,6 +149,9 @@ func (t *Timeout) Defaults() {
 // Defaults gives an upstream one share.
 func (s *Share) Defaults() { s.Weight = 1 }
 
+// Defaults copies every request.
+func (m *Mirror) Defaults() { m.Sample = 1 }
+
 // Defaults redirects for good and keeps the method.
 func (r *Redirect) Defaults() { r.Status = 308 }
 

@@ -115,10 +115,10 @@ func FuzzParse(f *testing.F) {
 				t.Fatalf("fault without a place: %+v", one)
 			}
 		}
-		if (cfg == nil) != faults.Fatal() {
+		if (cfg == nil || cfg.Partial()) != faults.Fatal() {
 			t.Fatalf("config %v with faults %v", cfg, faults)
 		}
-		if cfg == nil {
+		if faults.Fatal() {
 			return
 		}
 		if out, faults := config.Format(data); !faults.Fatal() {

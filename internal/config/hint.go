@@ -80,15 +80,11 @@ func later(what, word string) bool {
 	var words string
 	switch what {
 	case "Config":
-		words = "consumers groups redis cluster tests"
-	case "Route":
-		words = "mirror"
-	case "Match":
-		words = "when"
+		words = "cluster tests"
 	case "Observe":
 		words = "tracing"
 	case "policy":
-		words = "cors jwt oidc basic api_key introspect mtls signature ldap forward_auth authorize ip rate_limit quota concurrency cache idempotency bot body_limit csrf security_headers compress"
+		words = "cache compress"
 	}
 	return slices.Contains(strings.Fields(words), word)
 }

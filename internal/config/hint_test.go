@@ -50,7 +50,7 @@ func TestLater(t *testing.T) {
 			}
 		}
 	}
-	if !later("Route", "mirror") || later("Route", "miror") || later("nobody", "health") {
+	if !later("Observe", "tracing") || later("Observe", "trace") || later("nobody", "health") {
 		t.Error("the table is not read")
 	}
 }

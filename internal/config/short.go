@@ -51,15 +51,28 @@ func (m *Match) String() string {
 		b.WriteString(strings.Join(m.Methods, ",") + " ")
 	}
 	b.WriteString(strings.Join(m.Host, ","))
-	switch {
-	case m.Path != "":
-		b.WriteString(m.Path)
+	switch path := m.Pattern(); {
+	case path != "":
+		b.WriteString(path)
 	case m.PathRegex != "":
 		b.WriteString("~" + m.PathRegex)
 	default:
 		b.WriteString("/*")
 	}
 	return b.String()
+}
+
+// Pattern returns the path of the match, as it is written or as grpc means it,
+// "" for none.
+func (m *Match) Pattern() string {
+	switch g := m.GRPC; {
+	case g == nil:
+		return m.Path
+	case g.Method == "":
+		return "/" + g.Service + "/*"
+	default:
+		return "/" + g.Service + "/" + g.Method
+	}
 }
 
 // name is the short form as a name: what a name must not hold is replaced.

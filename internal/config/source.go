@@ -26,7 +26,8 @@ const (
 // Load reads a configuration from a file, or from a folder: every *.yaml and
 // *.yml in it that is not hidden, in the order of their names, merged by their
 // top-level keys. Lists are joined; the same name twice is a fault. With a
-// fault that is not a warning the Config is nil.
+// fault that is not a warning the Config is nil or, when the files can be read
+// as a whole, Partial.
 func Load(path string, cat *policy.Catalog) (*Config, Faults) {
 	names, err := Files(path)
 	if err != nil {

@@ -18,6 +18,8 @@ type TLS struct {
 	SessionTickets SessionTickets `yaml:"session_tickets"`
 	// Tell services the client's certificate in the field Client-Cert (RFC 9440).
 	ForwardClientCert bool `yaml:"forward_client_cert"`
+	// Take requests of http3 before the handshake is complete (0-RTT). Whoever can listen can repeat them: methods that may change something are answered 425, and services see Early-Data: 1 (RFC 8470).
+	EarlyData bool `yaml:"early_data"`
 	// Longest time for a TLS handshake; then the connection is closed.
 	HandshakeTimeout Duration `yaml:"handshake_timeout" min:"100ms" max:"10m"`
 }

@@ -11,7 +11,7 @@ import (
 type Balance struct {
 	// The algorithm: round_robin takes turns, random throws dice, least_requests takes the less busy of two, ewma takes that one of two which answers sooner, hash sends what hashes alike to the same endpoint.
 	Algorithm string `yaml:"algorithm" enum:"round_robin,random,least_requests,ewma,hash"`
-	// What is hashed: "header:NAME", "cookie:NAME", "query:NAME", or client for the client's address. With it the algorithm is hash.
+	// What is hashed: "header:NAME", "cookie:NAME", "query:NAME", client for the client's address, or a CEL expression. With it the algorithm is hash.
 	Hash string `yaml:"hash" example:"header:X-User"`
 	// How much busier than the mean an endpoint may become before its keys go to the next one; only for hash.
 	Slack Percent `yaml:"slack" min:"1%" max:"100%"`
@@ -47,6 +47,13 @@ func isHash(s string) bool {
 		return s == "client"
 	}
 	return slices.Contains([]string{"header", "cookie"}, what) && isToken(name) || what == "query" && name != ""
+}
+
+// isExpression tells whether s can only be meant as an expression, which those
+// who use it compile.
+func isExpression(s string) bool {
+	what, _, found := strings.Cut(s, ":")
+	return strings.ContainsAny(s, ".([+") && !(found && slices.Contains([]string{"header", "cookie", "query"}, what))
 }
 
 // Sticky keeps a client at the endpoint that it came to first, by a signed
@@ -239,6 +246,16 @@ type Kubernetes struct {
 	TokenFile string `yaml:"token_file" file:"true"`
 	// File with the certificates of the API's authority. Default: that of the pod's service account.
 	CAFile string `yaml:"ca_file" file:"true"`
+}
+
+// Mirror sends copies of requests to another upstream, as they go to their own:
+// without credentials and cookies, without waiting, and only those whose body
+// has at most 64 KiB and a known length.
+type Mirror struct {
+	// Name of an upstream, or a URL.
+	Upstream string `yaml:"upstream" required:"true" example:"checkout-shadow"`
+	// Share of the requests that is copied.
+	Sample Percent `yaml:"sample"`
 }
 
 // Key names all settings of an upstream, values of secrets and the zone

@@ -27,6 +27,10 @@ type Exchange struct {
 	Tunnel   TunnelLimits
 	Down     Downstream
 
+	// ForwardedCert is the X-Forwarded-Client-Cert of a trusted proxy, "" when
+	// there is none; the field itself is removed before any policy runs.
+	ForwardedCert string
+
 	id     string
 	slots  []slot
 	gen    uint32
@@ -35,6 +39,7 @@ type Exchange struct {
 	mu       sync.Mutex
 	waiting  Interrupter
 	canceled error
+	shielded bool
 	diverted error
 }
 
@@ -50,6 +55,7 @@ type Client struct {
 	Listener string         // name of the listener that took the connection
 	Port     string         // the listener's port in decimal, "" for a unix socket
 	TLS      *TLS           // nil on a plain connection
+	AltSvc   string         // what the client's answers say in Alt-Svc (RFC 7838), "" for nothing
 	Shard    uint32         // spreads counters; any value will do
 
 	// ForwardCert says that services are told the certificate of TLS.Peer, in
@@ -57,11 +63,17 @@ type Client struct {
 	ForwardCert bool
 }
 
-// Who is the identity that authentication found.
+// Who is the identity that authentication found. What its lists and maps hold
+// is shared by many exchanges: nothing may write to them.
 type Who struct {
-	Consumer string   // name of the consumer, "" when anonymous
-	Method   string   // name of the policy that proved it
-	Groups   []string // the consumer's groups
+	Consumer   string            // name of the consumer, "" when anonymous or known by its subject only
+	Subject    string            // whom the proof names: the "sub" of a token, a user's name, a certificate's subject
+	Method     string            // name of the policy that proved it, "" when nobody proved anything
+	Credential string            // names the credential for logs and limits; never the secret itself
+	Groups     []string          // the consumer's groups, and those that the proof names
+	Scopes     []string          // what the proof was issued for
+	Labels     map[string]string // the consumer's labels
+	Claims     map[string]any    // what the proof says: string, bool, int64, float64, nil, []any and map[string]any
 }
 
 // Route is what matched.
@@ -101,6 +113,11 @@ type Times struct {
 	Sent      int64 // the request began to go to the upstream
 	FirstByte int64 // the head of the upstream's answer was read
 	End       int64 // the answer was written, or given up
+
+	// Due is when the upstream's answer must have passed through, zero while
+	// nothing limits that. It ends writing as well: a client that does not
+	// read would otherwise keep the upstream's connection.
+	Due int64
 }
 
 var (
@@ -141,12 +158,13 @@ func Put(x *Exchange) {
 	x.Upstream = Upstream{}
 	x.Tunnel = TunnelLimits{}
 	x.Down = nil
+	x.ForwardedCert = ""
 	x.id = ""
 	if cap(x.render) > 4096 {
 		x.render = nil
 	}
 	x.mu.Lock()
-	x.waiting, x.canceled, x.diverted = nil, nil, nil
+	x.waiting, x.canceled, x.diverted, x.shielded = nil, nil, nil, false
 	x.mu.Unlock()
 	pool.Put(x)
 }
@@ -231,12 +249,20 @@ func (x *Exchange) Rejoin() {
 // may call, and only while it knows that the exchange has not been put back.
 func (x *Exchange) Cancel(cause error) {
 	x.mu.Lock()
-	if x.canceled == nil {
+	if x.canceled == nil && !x.shielded {
 		x.canceled = cause
 		if x.waiting != nil {
 			x.waiting.Interrupt()
 		}
 	}
+	x.mu.Unlock()
+}
+
+// Shield makes the exchange go on to its end when nobody waits for the answer
+// any more: what it does upstream is worth more than that.
+func (x *Exchange) Shield() {
+	x.mu.Lock()
+	x.shielded = true
 	x.mu.Unlock()
 }
 

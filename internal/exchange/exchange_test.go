@@ -167,7 +167,7 @@ func TestDivert(t *testing.T) {
 		}, 1, io.EOF},
 	} {
 		x, w := Get(), new(counter)
-		if err := c.f(x, w); err != c.want || w.n != c.interrupted {
+		if err := c.f(x, w); !errors.Is(err, c.want) || w.n != c.interrupted {
 			t.Errorf("%s: %v, interrupted %d times", c.name, err, w.n)
 		}
 		Put(x)

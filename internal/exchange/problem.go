@@ -64,9 +64,14 @@ func (p *Problem) With(cause error) *Problem {
 }
 
 // Render gives the exchange the answer that its problem asks for: RFC 9457
-// problem JSON, or plain text or HTML where the client's Accept prefers them.
-// It replaces status, header and body of the response.
+// problem JSON, or plain text or HTML where the client's Accept prefers them,
+// or a status of gRPC to whom speaks that. It replaces status, header and body
+// of the response.
 func (x *Exchange) Render() {
+	if x.Request.GRPC() {
+		x.renderGRPC()
+		return
+	}
 	p := x.Problem
 	r := &x.Response
 	r.Reset()

@@ -26,11 +26,12 @@ type adapter struct {
 	c *http.ResponseController
 
 	// Set before the exchange is served.
-	closes   bool              // the connection ends with this answer
-	draining func() bool       // it ends for other reasons
-	broken   func(error) error // the reason behind an error of reading the body
-	stop     func(bool)        // makes whoever reads the body fail, or ends that
-	reset    func()            // has the connection end so that nobody takes the answer for complete
+	closes   bool                            // the connection ends with this answer
+	draining func() bool                     // it ends for other reasons
+	broken   func(error) error               // the reason behind an error of reading the body
+	stop     func(bool)                      // makes whoever reads the body fail, or ends that
+	reset    func()                          // has the connection end so that nobody takes the answer for complete
+	upgrade  func() (exchange.Stream, error) // hands over the stream; nil: the connection is hijacked
 
 	body     stdBody
 	stream   stdStream
@@ -39,6 +40,7 @@ type adapter struct {
 	bodiless bool  // HEAD, 204 and 304 have no body whatever is written
 	headed   bool
 	finished bool
+	upgraded bool // by upgrade
 
 	mu   sync.Mutex // guards over
 	over bool       // the exchange is not ours any more
@@ -79,7 +81,7 @@ func (a *adapter) end() (failed bool) {
 	a.mu.Lock()
 	a.over = true
 	a.mu.Unlock()
-	if a.stream.Conn != nil {
+	if a.stream.Conn != nil || a.upgraded {
 		return false
 	}
 	if !a.finished {
@@ -182,7 +184,9 @@ func (a *adapter) WriteHead(x *exchange.Exchange) error {
 	}
 	a.headed = true
 	a.w.WriteHeader(r.Status)
-	clear(h) // it has been copied, and what is in it later is taken for trailers
+	if x.Request.Proto != exchange.HTTP3 {
+		clear(h) // it has been copied, and what is in it later is taken for trailers
+	}
 	return nil
 }
 
@@ -277,6 +281,15 @@ func (a *adapter) Upgrade(x *exchange.Exchange) (exchange.Stream, error) {
 	if x.Request.Upgrade == "" || a.headed || a.failure != nil {
 		a.Abort()
 		return nil, errNoUpgrade
+	}
+	if a.upgrade != nil {
+		s, err := a.upgrade()
+		if err != nil {
+			a.Abort()
+			return nil, err
+		}
+		a.headed, a.upgraded = true, true
+		return s, nil
 	}
 	nc, rw, err := a.c.Hijack()
 	if err != nil {

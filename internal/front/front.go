@@ -51,6 +51,7 @@ type Change struct {
 	cfgs  []*config.Listener
 	sets  Sets
 	fresh map[string]*listener
+	quic  map[string]*h3 // for listeners that had none
 }
 
 // Sets gives the certificates of a listener, nil for one without TLS.
@@ -72,28 +73,47 @@ var errStopping = errors.New("the gateway is stopping")
 func (f *Front) Prepare(cfgs []*config.Listener, sets Sets) (*Change, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	c := &Change{f: f, cfgs: cfgs, sets: sets, fresh: make(map[string]*listener)}
+	c := &Change{f: f, cfgs: cfgs, sets: sets, fresh: make(map[string]*listener), quic: make(map[string]*h3)}
 	if f.stopped {
 		return nil, errStopping
 	}
 	for i, cfg := range cfgs {
-		if f.open[cfg.Address] != nil || c.fresh[cfg.Address] != nil {
-			continue
-		}
-		l, err := listen(cfg.Address, &f.o)
-		if err != nil {
+		if err := c.open(cfg); err != nil {
 			c.Discard()
 			return nil, &Error{i, fmt.Errorf("listen on %q: %w", cfg.Address, err)}
 		}
-		c.fresh[cfg.Address] = l
 	}
 	return c, nil
+}
+
+// open opens the sockets of a listener that are not open yet.
+func (c *Change) open(cfg *config.Listener) (err error) {
+	l := c.f.open[cfg.Address]
+	if l == nil {
+		l = c.fresh[cfg.Address]
+	}
+	if l == nil {
+		if l, err = listen(cfg.Address, &c.f.o); err != nil {
+			return err
+		}
+		c.fresh[cfg.Address] = l
+	}
+	if cfg.Speaks("http3") && l.quic == nil && c.quic[cfg.Address] == nil {
+		c.quic[cfg.Address], err = openH3(l, h3settingsOf(cfg, c.sets(cfg), c.f.o.Metrics))
+	}
+	return err
 }
 
 // Discard closes the sockets that Prepare opened.
 func (c *Change) Discard() {
 	for _, l := range c.fresh {
 		l.close()
+	}
+	for _, h := range c.quic {
+		if h != nil {
+			h.close()
+			h.drain()
+		}
 	}
 }
 
@@ -116,7 +136,7 @@ func (c *Change) Commit() {
 			l = c.fresh[cfg.Address]
 			f.open[cfg.Address] = l
 		}
-		l.configure(cfg, c.sets(cfg))
+		l.configure(cfg, c.sets(cfg), c.quic[cfg.Address])
 		if c.fresh[cfg.Address] != nil {
 			l.serve()
 			f.o.Log.Info("listening", "listener", cfg.Name, "address", l.ln.Addr().String())

@@ -36,6 +36,8 @@ type listener struct {
 	engines   map[engine]int // running connections by engine
 	total     int
 	strangers map[net.Conn]struct{} // whose PROXY header is being read
+	quic      *h3                   // nil without HTTP/3; written under the front's lock too
+	quics     map[*h3]struct{}      // that one, and those that drain
 	serving   bool                  // serve was called
 	closed    bool
 }
@@ -71,7 +73,7 @@ func listen(address string, o *Options) (*listener, error) {
 }
 
 func newListener(ln net.Listener, o *Options) *listener {
-	l := &listener{o: o, ln: ln, engines: make(map[engine]int), strangers: make(map[net.Conn]struct{}), accepted: make(chan struct{})}
+	l := &listener{o: o, ln: ln, engines: make(map[engine]int), strangers: make(map[net.Conn]struct{}), quics: make(map[*h3]struct{}), accepted: make(chan struct{})}
 	l.room = sync.NewCond(&l.mu)
 	if tcp, ok := ln.Addr().(*net.TCPAddr); ok {
 		l.port = strconv.Itoa(tcp.Port)
@@ -123,10 +125,11 @@ func abandoned(path string) bool {
 // configure gives the listener new settings. Limits change for running
 // connections too; a change of who is trusted, of the protocols, or of what
 // clients have to show ends them as soon as they have nothing in flight.
-func (l *listener) configure(cfg *config.Listener, set *certs.Set) {
+func (l *listener) configure(cfg *config.Listener, set *certs.Set, fresh *h3) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	old := l.settings.Load()
+	l.configureQUIC(cfg, set, fresh, old != nil && same(old.cfg, cfg))
 	s := &settings{cfg: cfg, meter: l.o.Metrics.Listener(cfg.Name)}
 	if old != nil && same(old.cfg, cfg) {
 		s.engine = old.engine
@@ -270,15 +273,18 @@ func (l *listener) end(s *settings, shard uint32) {
 
 // client describes the other end of a connection.
 func (l *listener) client(nc net.Conn, cfg *config.Listener) *exchange.Client {
+	c := l.describe(nc.RemoteAddr(), nc.LocalAddr(), cfg)
+	if cfg.Speaks("http3") {
+		c.AltSvc = `h3=":` + l.port + `"; ma=86400`
+	}
+	return c
+}
+
+// describe describes the client at the other end of two addresses.
+func (l *listener) describe(remote, local net.Addr, cfg *config.Listener) *exchange.Client {
 	c := &exchange.Client{Listener: cfg.Name, Port: l.port, Shard: l.serial.Add(1), Proxies: cfg.TrustedProxies}
-	if tcp, ok := nc.RemoteAddr().(*net.TCPAddr); ok {
-		ap := tcp.AddrPort()
-		ap = netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
-		c.Addr, c.Peer = ap, ap
-		if local, ok := nc.LocalAddr().(*net.TCPAddr); ok {
-			ap := local.AddrPort()
-			c.Local = netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
-		}
+	if c.Peer = addrPort(remote); c.Peer.IsValid() {
+		c.Addr, c.Local = c.Peer, addrPort(local)
 		l.known(c, cfg.TrustedProxies)
 	} else {
 		// Whoever may open a unix socket is on this machine and was let in by
@@ -286,6 +292,21 @@ func (l *listener) client(nc net.Conn, cfg *config.Listener) *exchange.Client {
 		c.Trusted = true
 	}
 	return c
+}
+
+// addrPort returns an address of the internet, or the zero AddrPort.
+func addrPort(a net.Addr) netip.AddrPort {
+	var ap netip.AddrPort
+	switch a := a.(type) {
+	case *net.TCPAddr:
+		ap = a.AddrPort()
+	case *net.UDPAddr:
+		ap = a.AddrPort()
+	}
+	if !ap.IsValid() {
+		return ap
+	}
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
 }
 
 func (l *listener) name() string {
@@ -317,6 +338,9 @@ func (l *listener) close() {
 	serving := l.serving
 	l.closed = true
 	l.room.Broadcast()
+	if l.quic != nil {
+		l.quic.close()
+	}
 	l.mu.Unlock()
 	// What can fail is setting a deadline on a socket that is closed already.
 	if d, ok := l.ln.(interface{ SetDeadline(time.Time) error }); ok && serving {
@@ -337,6 +361,9 @@ func (l *listener) drain() {
 	}
 	for _, e := range l.running() {
 		e.drain()
+	}
+	for _, h := range l.running3() {
+		h.drain()
 	}
 }
 
@@ -367,6 +394,9 @@ func (l *listener) wait(ctx context.Context) (cut int) {
 	l.mu.Unlock()
 	for _, e := range l.running() {
 		e.cut()
+	}
+	for _, h := range l.running3() {
+		h.cut()
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cutTime)
 	defer cancel()

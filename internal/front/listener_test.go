@@ -277,7 +277,7 @@ func TestAcceptingComesBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	l := newListener(&failing{ln, 3}, &r.f.o)
-	l.configure(r.cfg, nil)
+	l.configure(r.cfg, nil, nil)
 	l.serve()
 	r.network, r.address = "tcp", ln.Addr().String()
 	k := r.dial(t)

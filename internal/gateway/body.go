@@ -45,6 +45,7 @@ func (t *tapped) show(p []byte) (err error) {
 	}()
 	for i := range t.steps {
 		switch s := &t.steps[i]; {
+		case s.skips(t.x):
 		case t.answer && s.tapResponse != nil:
 			s.tapResponse.TapResponse(t.x, p)
 		case !t.answer && s.tapRequest != nil:
@@ -92,9 +93,8 @@ func holdRequest(x *exchange.Exchange, limit int64) bool {
 		}
 		return false
 	}
-	r.Body = exchange.Bytes(p)
-	if len(p) == 0 {
-		r.Body = exchange.NoBody
+	if r.Body = exchange.NoBody; len(p) > 0 {
+		r.Body = exchange.Bytes(p)
 	}
 	if r.Trailer.Len() == 0 { // only a body of unknown length has room for one
 		r.Length = int64(len(p))

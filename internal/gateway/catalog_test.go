@@ -126,6 +126,11 @@ func (r *running) Request(x *exchange.Exchange) policy.Verdict {
 	if p, ok := exchange.Held(x.Request.Body); ok && r.probe.HoldRequest > 0 {
 		r.trace.note("held=%s", p)
 	}
+	for _, do := range r.Do {
+		if g, ok := strings.CutPrefix(do, "group="); ok {
+			x.Who.Groups = append(x.Who.Groups, g)
+		}
+	}
 	switch {
 	case r.does("panic-request"):
 		panic("request")

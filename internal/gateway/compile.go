@@ -41,22 +41,24 @@ func (g *Gateway) Apply(cfg *config.Config) config.Faults {
 }
 
 // Compile builds a snapshot of a configuration. It goes on after a fault and
-// reports all of them; with any that is not a warning it returns nil.
+// reports all of them; with any that is not a warning, and for a configuration
+// that is partial, it returns nil.
 func (g *Gateway) Compile(cfg *config.Config) (*Pending, config.Faults) {
 	g.keep.begin()
 	c := &compiler{
 		g: g, cfg: cfg,
 		slots: new(policy.Slots),
-		s:     &Snapshot{Digest: cfg.Digest(), Routes: len(cfg.Routes)},
+		s:     &Snapshot{Routes: len(cfg.Routes)},
 	}
 	c.routes()
 	c.plans()
 	c.passages()
 	c.faults.Sort()
-	if c.faults.Fatal() {
+	if c.faults.Fatal() || cfg.Partial() {
 		g.keep.discard()
 		return nil, c.faults
 	}
+	c.s.Digest = cfg.Digest()
 	c.s.Warnings = len(c.faults)
 	return &Pending{g, c.s}, c.faults
 }
@@ -67,6 +69,7 @@ type compiler struct {
 	slots     *policy.Slots
 	ends      []end
 	listeners [][]compiled // policies by listener
+	groups    []compiled   // policies of consumer groups, by group
 	faults    config.Faults
 	s         *Snapshot
 }
@@ -78,6 +81,8 @@ type compiled struct {
 	stage  policy.Stage
 	rank   int // place in the catalog
 	repeat bool
+	only   string   // group whose consumers' requests it is for, "" for all
+	unless []string // groups that have one of this kind instead
 }
 
 func (c *compiler) fault(path, text, hint string) {
@@ -86,19 +91,26 @@ func (c *compiler) fault(path, text, hint string) {
 
 // routes builds the match table and the ends.
 func (c *compiler) routes() {
-	entries := make([]router.Entry, len(c.cfg.Routes))
+	entries := make([]router.Entry, 0, len(c.cfg.Routes))
+	places := make([]int, 0, len(c.cfg.Routes)) // of the entries among the routes
 	for i, r := range c.cfg.Routes {
-		entries[i] = router.Entry{Name: r.Name, Match: r.Match}
+		if r != nil {
+			entries = append(entries, router.Entry{Name: r.Name, Match: r.Match})
+			places = append(places, i)
+		}
 	}
 	table, clashes := router.New(entries)
 	for _, clash := range clashes {
-		f := c.cfg.Fault(fmt.Sprintf("routes[%d].%s", clash.Index, clash.Field), clash.Text, clash.Hint)
+		f := c.cfg.Fault(fmt.Sprintf("routes[%d].%s", places[clash.Index], clash.Field), clash.Text, clash.Hint)
 		f.Warning = clash.Warning
 		c.faults = append(c.faults, f)
 	}
 	c.s.table = table
+	c.ends = make([]end, len(c.cfg.Routes))
 	for i, r := range c.cfg.Routes {
-		c.ends = append(c.ends, c.end(fmt.Sprintf("routes[%d]", i), r))
+		if r != nil {
+			c.ends[i] = c.end(fmt.Sprintf("routes[%d]", i), r)
+		}
 	}
 }
 
@@ -117,15 +129,16 @@ func (c *compiler) end(path string, r *config.Route) end {
 		return respond(r.Respond)
 	}
 	w := c.rewrite(path+".rewrite", r.Rewrite, names)
+	beside := c.mirror(path+".mirror.upstream", r.Mirror)
 	if len(r.Split) == 0 {
-		return &upstreamEnd{upstream: c.upstream(path+".upstream", r.Upstream), rewrite: w}
+		return &upstreamEnd{upstream: beside(c.upstream(path+".upstream", r.Upstream)), rewrite: w}
 	}
 	e := &splitEnd{rewrite: w}
 	var sum uint64
 	for i, share := range r.Split {
 		sum += uint64(share.Weight)
 		e.upto = append(e.upto, sum)
-		e.to = append(e.to, c.upstream(fmt.Sprintf("%s.split[%d].upstream", path, i), share.Upstream))
+		e.to = append(e.to, beside(c.upstream(fmt.Sprintf("%s.split[%d].upstream", path, i), share.Upstream)))
 	}
 	return e
 }
@@ -169,6 +182,9 @@ func (c *compiler) rewrite(path string, r *config.Rewrite, names []string) *rewr
 // settings it outlasts the reload, with its pools.
 func (c *compiler) upstream(path, name string) Upstream {
 	cfg := c.cfg.Upstream(name)
+	if cfg == nil && c.cfg.Partial() {
+		return nil // its fault is known
+	}
 	if cfg == nil {
 		c.fault(path, fmt.Sprintf("upstream %q is not defined", name), "")
 		return nil
@@ -181,6 +197,10 @@ func (c *compiler) upstream(path, name string) Upstream {
 		return nil
 	}
 	first := v.(Upstream)
+	if c.s.Upstreams == nil {
+		c.s.Upstreams = make(map[string]Upstream)
+	}
+	c.s.Upstreams[name] = first
 	if cfg.Failover == "" {
 		return first
 	}
@@ -192,33 +212,50 @@ func (c *compiler) upstream(path, name string) Upstream {
 	return &failover{first, next}
 }
 
+// mirror returns what puts the upstream that gets copies beside another one.
+func (c *compiler) mirror(path string, m *config.Mirror) func(Upstream) Upstream {
+	if m == nil {
+		return func(u Upstream) Upstream { return u }
+	}
+	to := c.upstream(path, m.Upstream)
+	return func(u Upstream) Upstream { return &mirrored{u, to, float64(m.Sample)} }
+}
+
 // plans builds the plan of every route on every listener. Listeners without
 // policies of their own share variant 0.
 func (c *compiler) plans() {
-	top := c.compileAll("policies", c.cfg.Policies)
+	top := c.compileAll("policies", "gateway", c.cfg.Policies)
+	c.compileGroups()
 	routes := make([][]compiled, len(c.cfg.Routes))
 	for i, r := range c.cfg.Routes {
-		routes[i] = c.compileAll(fmt.Sprintf("routes[%d].policies", i), r.Policies)
+		if r != nil {
+			routes[i] = c.compileAll(fmt.Sprintf("routes[%d].policies", i), "route "+r.Name, r.Policies)
+		}
 	}
 	c.variant(top, nil, routes)
 	c.listeners = make([][]compiled, len(c.cfg.Listeners))
 	for i, l := range c.cfg.Listeners {
-		if len(l.Policies) == 0 {
+		if l == nil || len(l.Policies) == 0 {
 			continue
 		}
 		if c.s.variants == nil {
 			c.s.variants = make(map[string]int)
 		}
 		c.s.variants[l.Name] = len(c.s.routed)
-		c.listeners[i] = c.compileAll(fmt.Sprintf("listeners[%d].policies", i), l.Policies)
+		c.listeners[i] = c.compileAll(fmt.Sprintf("listeners[%d].policies", i), "listener "+l.Name, l.Policies)
 		c.variant(top, c.listeners[i], routes)
 	}
-	c.s.plainly = c.plainly(top)
+	if !c.cfg.Partial() { // it has no faults of its own to find
+		c.s.plainly = c.plainly(top)
+	}
 }
 
 func (c *compiler) variant(top, listener []compiled, routes [][]compiled) {
 	plans := make([]*plan, len(routes))
 	for i, r := range c.cfg.Routes {
+		if r == nil {
+			continue
+		}
 		plans[i] = c.plan(r.Name, c.ends[i], top, listener, routes[i])
 	}
 	c.s.routed = append(c.s.routed, plans)
@@ -237,12 +274,13 @@ func (c *compiler) plan(route string, e end, levels ...[]compiled) *plan {
 			all = append(all, p)
 		}
 	}
+	all = append(c.unlessGroups(all), c.groups...)
 	slices.SortStableFunc(all, func(a, b compiled) int {
 		return cmp.Or(cmp.Compare(a.stage, b.stage), cmp.Compare(a.rank, b.rank))
 	})
 	p := &plan{route: route, end: e, slots: c.slots, meter: c.g.deps.Metrics.Route(route)}
 	for _, one := range all {
-		p.add(one.kind.Name, one.stage, one.policy)
+		p.add(one)
 	}
 	return p
 }
@@ -258,12 +296,17 @@ func overridden(k *policy.Kind, inner [][]compiled) bool {
 	return false
 }
 
-func (c *compiler) compileAll(path string, list []*config.Policy) []compiled {
+// compileAll compiles a list of policies. owner is whom they belong to.
+func (c *compiler) compileAll(path, owner string, list []*config.Policy) []compiled {
 	out := make([]compiled, 0, len(list))
-	seen := make(map[*policy.Kind]int)
+	seen, count := make(map[*policy.Kind]int), make(map[*policy.Kind]int)
 	for i, p := range list {
+		if p == nil {
+			continue
+		}
 		at := fmt.Sprintf("%s[%d].%s", path, i, p.Kind.Name)
-		done := c.compile(at, p)
+		count[p.Kind]++
+		done := c.compile(at, fmt.Sprintf("%s #%d", owner, count[p.Kind]), p)
 		if first, ok := seen[p.Kind]; !ok {
 			seen[p.Kind] = i
 		} else if !done.repeat {
@@ -276,7 +319,7 @@ func (c *compiler) compileAll(path string, list []*config.Policy) []compiled {
 
 // compile compiles one policy. A panic in it is a fault of these settings like
 // any other.
-func (c *compiler) compile(path string, p *config.Policy) (out compiled) {
+func (c *compiler) compile(path, owner string, p *config.Policy) (out compiled) {
 	defer func() {
 		if v := recover(); v != nil {
 			c.g.deps.Log.Error("a policy caused a panic while it was compiled", "policy", p.Kind.Name, "path", path,
@@ -291,7 +334,7 @@ func (c *compiler) compile(path string, p *config.Policy) (out compiled) {
 	}
 	_, out.repeat = p.Config.(policy.Repeatable)
 	env := &policy.Env{
-		Name: p.Kind.Name, Path: path, Slots: c.slots,
+		Name: p.Kind.Name, Path: path, At: owner, Slots: c.slots,
 		Log: c.g.deps.Log.With("policy", p.Kind.Name),
 		Keep: func(key string, create func() any) any {
 			v, _ := c.g.keep.get("policy "+p.Kind.Name+" "+key, func() (any, error) { return create(), nil })

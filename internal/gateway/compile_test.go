@@ -185,6 +185,7 @@ type service struct {
 	name    string
 	mu      sync.Mutex
 	retired int
+	copies  int
 }
 
 func (s *services) upstream(name string, _ *config.Upstream) (gateway.Upstream, error) {
@@ -206,6 +207,13 @@ func (u *service) ServeOr(x *exchange.Exchange, next func(*exchange.Exchange)) {
 		return
 	}
 	u.Serve(x)
+}
+
+func (u *service) Mirror(x *exchange.Exchange, _ func(*exchange.Field) bool) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.copies++
+	return true
 }
 
 func (u *service) Retire() {

@@ -37,6 +37,9 @@ func cleanRequest(x *exchange.Exchange) {
 	f := forwarding{}
 	if x.Client.Trusted {
 		f.believe(x)
+		if h.Has(exchange.XForwardedClientCert) {
+			x.ForwardedCert = joined(h, exchange.XForwardedClientCert)
+		}
 	}
 	h.DelSet(hopByHop | asserted)
 	dropUnderscored(h)

@@ -79,6 +79,20 @@ func (f *failover) ServeOr(x *exchange.Exchange, next func(*exchange.Exchange)) 
 	f.Upstream.ServeOr(x, func(x *exchange.Exchange) { f.next.ServeOr(x, next) })
 }
 
+// mirrored is an upstream beside which another one gets copies.
+type mirrored struct {
+	Upstream
+	to     Upstream
+	sample float64 // share of the requests
+}
+
+// Serve implements Upstream.
+func (m *mirrored) Serve(x *exchange.Exchange) {
+	if m.sample < 1 && rand.Float64() >= m.sample || m.to.Mirror(x, nil) {
+		m.Upstream.Serve(x)
+	}
+}
+
 // splitEnd shares the requests among several upstreams.
 type splitEnd struct {
 	rewrite *rewrite

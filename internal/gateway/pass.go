@@ -100,8 +100,8 @@ func (g *Gateway) join(pl *passing, x *exchange.Exchange, client exchange.Stream
 // passages compiles the listeners that open nothing.
 func (c *compiler) passages() {
 	for i, l := range c.cfg.Listeners {
-		if l.Protocol != "tcp" && l.Protocol != "tls" {
-			continue
+		if l == nil || l.Protocol != "tcp" && l.Protocol != "tls" {
+			continue // nil is what could not be read: that is told already
 		}
 		at := fmt.Sprintf("listeners[%d]", i)
 		p := &passing{exact: make(map[string]connector), wild: make(map[string]connector), meter: c.g.deps.Metrics.Listener(l.Name)}
@@ -109,6 +109,9 @@ func (c *compiler) passages() {
 			p.other = c.connector(at+".upstream", l.Upstream)
 		}
 		for j, r := range l.Routes {
+			if r == nil {
+				continue
+			}
 			to := c.connector(fmt.Sprintf("%s.routes[%d].upstream", at, j), r.Upstream)
 			for _, name := range r.SNI {
 				name = strings.ToLower(strings.TrimSuffix(name, "."))

@@ -1,6 +1,8 @@
 package gateway
 
 import (
+	"slices"
+
 	"gatehouse.dev/gatehouse/internal/exchange"
 	"gatehouse.dev/gatehouse/internal/observe"
 	"gatehouse.dev/gatehouse/internal/policy"
@@ -17,12 +19,14 @@ type plan struct {
 	slots        *policy.Slots // of the snapshot
 	tapsRequest  bool          // some step has tapRequest
 	tapsResponse bool
+	preflights   bool // some step answers preflights
 }
 
 // step is one policy of a plan, with its phases looked up beforehand. Phases
 // that the policy does not have are nil.
 type step struct {
 	kind         string
+	when         *condition // nil: for every request
 	request      policy.OnRequest
 	response     policy.OnResponse
 	done         policy.OnDone
@@ -33,9 +37,35 @@ type step struct {
 	holdResponse int64
 }
 
+// condition says for whose requests a step runs. It looks at who asks, which
+// stays as it is once stage identify is over.
+type condition struct {
+	only   string   // consumers of this group, "" for everybody
+	unless []string // but not of these, which have a policy of the same kind
+}
+
+// skips tells whether a step is none of this exchange's.
+func (s *step) skips(x *exchange.Exchange) bool { return s.when != nil && !s.when.holds(x.Who.Groups) }
+
+func (c *condition) holds(groups []string) bool {
+	if c.only != "" && !slices.Contains(groups, c.only) {
+		return false
+	}
+	for _, g := range c.unless {
+		if slices.Contains(groups, g) {
+			return false
+		}
+	}
+	return true
+}
+
 // add puts a compiled policy at the end of the plan.
-func (p *plan) add(kind string, stage policy.Stage, v policy.Policy) {
-	s := step{kind: kind, always: stage == policy.Report}
+func (p *plan) add(c compiled) {
+	v := c.policy
+	s := step{kind: c.kind.Name, always: c.stage == policy.Report}
+	if c.only != "" || c.unless != nil {
+		s.when = &condition{c.only, c.unless}
+	}
 	s.request, _ = v.(policy.OnRequest)
 	s.response, _ = v.(policy.OnResponse)
 	s.done, _ = v.(policy.OnDone)
@@ -44,6 +74,9 @@ func (p *plan) add(kind string, stage policy.Stage, v policy.Policy) {
 	}
 	s.tapRequest, _ = v.(policy.TapsRequest)
 	s.tapResponse, _ = v.(policy.TapsResponse)
+	if _, ok := v.(policy.Preflights); ok {
+		p.preflights = true
+	}
 	p.tapsRequest = p.tapsRequest || s.tapRequest != nil
 	p.tapsResponse = p.tapsResponse || s.tapResponse != nil
 	p.steps = append(p.steps, s)
@@ -55,6 +88,9 @@ type Snapshot struct {
 	Digest   string // of the configuration it was compiled from
 	Routes   int    // how many routes it has
 	Warnings int
+
+	// Upstreams are those that it uses, by name or URL.
+	Upstreams map[string]Upstream
 
 	table     *router.Table
 	variants  map[string]int      // listener name to the index of its plans; others use 0
@@ -85,7 +121,12 @@ func (s *Snapshot) find(x *exchange.Exchange) *plan {
 		x.Route.Name, x.Route.Index = p.route, -1
 		return p
 	}
-	switch m := s.table.Match(r, &x.Route); m.Kind {
+	if r.Method == "OPTIONS" {
+		if p := s.preflight(x); p != nil {
+			return p
+		}
+	}
+	switch m := s.table.Match(x); m.Kind {
 	case router.Found:
 		return s.routed[s.variant(x)][x.Route.Index]
 	case router.NoMethod:
@@ -93,6 +134,27 @@ func (s *Snapshot) find(x *exchange.Exchange) *plan {
 	default:
 		return s.plans(x, nil)
 	}
+}
+
+// preflight returns the plan of the request that a preflight asks leave for
+// (Fetch, section 4.8), where that plan answers preflights. A route that lists
+// its methods need not list OPTIONS for that, and no looser route takes it.
+func (s *Snapshot) preflight(x *exchange.Exchange) *plan {
+	r := &x.Request
+	method, ok := r.Header.Lookup("Access-Control-Request-Method")
+	if !ok || !r.Header.Has(exchange.Origin) {
+		return nil
+	}
+	r.Method = method
+	m := s.table.Match(x)
+	r.Method = "OPTIONS"
+	if m.Kind != router.Found {
+		return nil
+	}
+	if p := s.routed[s.variant(x)][x.Route.Index]; p.preflights {
+		return p
+	}
+	return nil
 }
 
 func (s *Snapshot) variant(x *exchange.Exchange) int {

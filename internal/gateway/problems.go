@@ -47,7 +47,7 @@ var (
 		Detail: "The client closed the connection.",
 	}
 	noPassage = exchange.Problem{
-		Status: 421, Code: "no_route", Side: exchange.SideClient,
+		Status: 404, Code: "no_route", Side: exchange.SideClient,
 		Detail: "No route takes connections for this name.",
 	}
 	passageBroke = exchange.Problem{

@@ -24,6 +24,10 @@ type Upstream interface {
 	// ServeOr is Serve, and calls next for what the service cannot serve at
 	// present and of which nothing was sent.
 	ServeOr(x *exchange.Exchange, next func(*exchange.Exchange))
+	// Mirror sends a copy of the request and does not wait for its answer. It
+	// returns false when x has failed meanwhile. secret, which may be nil, names
+	// further fields that do not travel with the copy.
+	Mirror(x *exchange.Exchange, secret func(*exchange.Field) bool) bool
 	// Retire says that no further snapshot uses the upstream. Exchanges that
 	// already hold an older snapshot may still call Serve.
 	Retire()
@@ -71,8 +75,13 @@ func (g *Gateway) Close() { g.keep.close() }
 func (g *Gateway) Serve(x *exchange.Exchange) {
 	p := g.find(x)
 	p.meter.Begin(x.Client.Shard)
-	reached := g.ask(p, x)
+	limit, reached := keepDeadline(x), 0
+	if x.Problem == nil {
+		reached = g.ask(p, x)
+	}
+	expired(x)
 	g.answer(p, x, reached)
+	limit.stop()
 	x.Times.End = exchange.Now()
 	g.report(p, x, reached)
 	p.meter.End(x)
@@ -105,6 +114,9 @@ func (g *Gateway) ask(p *plan, x *exchange.Exchange) (reached int) {
 	for i := range p.steps {
 		s := &p.steps[i]
 		reached = i + 1
+		if s.skips(x) {
+			continue
+		}
 		if s.holdRequest > 0 && !holdRequest(x, s.holdRequest) {
 			return reached
 		}
@@ -150,6 +162,9 @@ func (g *Gateway) respond(p *plan, x *exchange.Exchange, steps int) (left int, d
 	for left > 0 {
 		left--
 		s := &p.steps[left]
+		if s.skips(x) {
+			continue
+		}
 		if s.holdResponse > 0 && !g.holdResponse(x, s.holdResponse) {
 			return left, false
 		}
@@ -192,7 +207,7 @@ func (g *Gateway) reportFrom(p *plan, x *exchange.Exchange, reached, from int) (
 	for next = from; next < len(p.steps); {
 		s := &p.steps[next]
 		next++
-		if s.done != nil && (next <= reached || s.always) {
+		if s.done != nil && (next <= reached || s.always) && !s.skips(x) {
 			s.done.Done(x)
 		}
 	}
@@ -231,6 +246,9 @@ func (g *Gateway) send(x *exchange.Exchange) {
 		tunnel(x, t)
 		return
 	}
+	if x.Client.AltSvc != "" {
+		r.Header.SetKnown(exchange.AltSvc, x.Client.AltSvc)
+	}
 	if err := x.Down.WriteHead(x); err != nil {
 		gone(x, err)
 		return
@@ -241,15 +259,25 @@ func (g *Gateway) send(x *exchange.Exchange) {
 	case writeErr != nil:
 		gone(x, writeErr)
 	case readErr != nil:
-		// The client can tell a cut answer only by its connection or stream
-		// ending before the framing says so.
-		r.Truncated = true
-		x.Down.Abort()
-		x.Fail(cut(x, readErr))
+		g.broke(x, readErr)
 	default:
 		if err := x.Down.Finish(x); err != nil {
 			gone(x, err)
 		}
+	}
+}
+
+// broke ends an answer whose body broke off. A client of gRPC is told why by
+// the trailer; any other can tell only by its connection or stream ending
+// before the framing says so.
+func (g *Gateway) broke(x *exchange.Exchange, err error) {
+	x.Response.Truncated = true
+	x.Fail(cut(x, err))
+	expired(x)
+	if !x.EndGRPC() {
+		x.Down.Abort()
+	} else if err := x.Down.Finish(x); err != nil {
+		gone(x, err)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"gatehouse.dev/gatehouse/internal/exchange"
 	"gatehouse.dev/gatehouse/internal/wire"
@@ -21,6 +22,7 @@ type answer struct {
 	closes    bool  // the connection ends with this answer
 	continued bool  // 100 Continue was sent
 	headed    bool  // the head is gathered or written
+	limited   bool  // the connection has the limit of the exchange
 	finished  bool  // complete and written
 	broken    error // writing failed, or the answer was aborted
 }
@@ -138,6 +140,10 @@ func (t *turn) WriteHead(x *exchange.Exchange) error {
 	t.gather()
 	a.gathered = AppendResponseHead(a.gathered, &head, &r.Header)
 	a.headed = true
+	if due := x.Times.Due; due != 0 {
+		a.limited = true
+		t.c.SetLimit(max(time.Duration(due-exchange.Now()), 1))
+	}
 	return nil
 }
 

@@ -131,6 +131,9 @@ func (c *Client) RoundTrip(x *exchange.Exchange, host string, last bool) error {
 		}
 	}
 	c.conn.SetLimit(limit)
+	if d := c.limits.Request; d > 0 {
+		x.Times.Due = exchange.Now() + int64(d)
+	}
 	if err := c.ask(host, last); err != nil {
 		return c.failed(err)
 	}
@@ -436,6 +439,7 @@ func (c *Client) end(complete bool) {
 	}
 	sent := c.pump.stop()
 	c.x.Request.Lent = false
+	c.x.Times.Due = 0
 	// What Cancel says from here on does not concern this connection.
 	_ = c.x.Bind(nil)
 	reusable := complete && sent && !c.closes && c.r == c.w

@@ -296,3 +296,38 @@ func TestCanceledRoundTrip(t *testing.T) {
 		t.Errorf("freed %v", o.freed)
 	}
 }
+
+// The exchange says when its answer is due, as long as the upstream is at it.
+func TestDue(t *testing.T) {
+	for _, c := range []struct {
+		name, answer string
+		limit        time.Duration
+		due, failed  bool
+	}{
+		{name: "no limit", answer: "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"},
+		{name: "limit", limit: time.Minute, due: true, answer: "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"},
+		{name: "no answer", limit: time.Minute, failed: true, answer: "HTTP/9 200 OK\r\n\r\n"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			cl, _ := newClient(t, answering(c.answer))
+			cl.limits.Request = c.limit
+			x := request(t, "GET", 0, exchange.NoBody)
+			before := exchange.Now()
+			err := cl.RoundTrip(x, "a.example", false)
+			if failed := err != nil; failed != c.failed {
+				t.Fatal(err)
+			}
+			if !c.failed {
+				if due := x.Times.Due != 0; due != c.due || due && x.Times.Due < before+int64(c.limit) {
+					t.Errorf("due %d, began at %d", x.Times.Due, before)
+				}
+				x.Response.Body.Close()
+			} else {
+				cl.Close()
+			}
+			if x.Times.Due != 0 {
+				t.Error("due after the end")
+			}
+		})
+	}
+}

@@ -416,6 +416,9 @@ func (t *turn) refuse(p *exchange.Problem) {
 // settle brings the connection to where the next request begins, after the
 // handler has returned.
 func (t *turn) settle() verdict {
+	if t.answer.limited {
+		t.c.SetLimit(0)
+	}
 	switch {
 	case t.stream.t != nil:
 		return over // it was upgraded, and has ended

@@ -191,6 +191,84 @@ func TestStalledReaderOfAnAnswer(t *testing.T) {
 	})
 }
 
+// The upstream's limit for the whole exchange ends writing too, however patient
+// the listener is and whatever the client takes now and then.
+func TestDueAnswer(t *testing.T) {
+	const limit = 10 * time.Second
+	l := tableLimits()
+	l.IdleTimeout = time.Hour
+	var failed atomic.Value
+	var took atomic.Int64
+	inTime(t, l, func(x *exchange.Exchange) {
+		if x.Request.Path == "/quick" {
+			x.Times.Due = exchange.Now() + int64(limit)
+			reply(x, "done")
+			return
+		}
+		if x.Request.Path == "/late" {
+			x.Times.Due = exchange.Now() + int64(limit)
+		}
+		start := time.Now()
+		x.Response.Status, x.Response.Length = 200, 1<<20
+		err := x.Down.WriteHead(x)
+		for err == nil {
+			err = x.Down.WriteBody(make([]byte, 4096))
+		}
+		took.Store(int64(time.Since(start)))
+		failed.Store(err)
+		x.Down.Abort()
+	}, func(t *testing.T, nc *timedClient) {
+		r := bufio.NewReader(nc)
+		ask := func(path string) {
+			if _, err := io.WriteString(nc, "GET "+path+" HTTP/1.1\r\nHost: a\r\n\r\n"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		ask("/quick")
+		res, err := http.ReadResponse(r, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.Copy(io.Discard, res.Body); err != nil {
+			t.Fatal(err)
+		}
+		// The limit of one answer is not that of what comes after it.
+		time.Sleep(10 * limit)
+		ask("/late")
+		p := make([]byte, 100)
+		for range 9 {
+			if _, err := nc.Read(p); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Second)
+		}
+		if err := failed.Load(); err != nil {
+			t.Fatalf("too early: %v", err)
+		}
+		if _, err := io.Copy(io.Discard, &pausing{nc, 2 * time.Second}); err != nil {
+			t.Fatal(err)
+		}
+		if err, ok := failed.Load().(error); !ok || !errors.Is(err, wire.ErrTimeout) {
+			t.Fatal(err)
+		}
+		if d := time.Duration(took.Load()); d < limit || d > limit+slack {
+			t.Errorf("it took %v, want %v", d, limit)
+		}
+	})
+}
+
+// pausing reads a little, and then rests.
+type pausing struct {
+	net.Conn
+	rest time.Duration
+}
+
+func (p *pausing) Read(b []byte) (int, error) {
+	n, err := p.Conn.Read(b[:min(len(b), 100)])
+	time.Sleep(p.rest)
+	return n, err
+}
+
 func TestSlowReaderOfAnAnswerIsServed(t *testing.T) {
 	l := tableLimits()
 	l.IdleTimeout = 30 * time.Second

@@ -64,21 +64,23 @@ func (b *fieldBlock) begin(kind section, h *exchange.Header, bytes, fields int) 
 func (b *fieldBlock) done() bool { return b.kind == ignored || b.large || b.bad != nil }
 
 // field takes a field from the decoder.
-func (b *fieldBlock) field(f hpack.HeaderField) {
+func (b *fieldBlock) field(f hpack.HeaderField) { b.take(f.Name, f.Value) }
+
+func (b *fieldBlock) take(name, value string) {
 	if b.done() {
 		return
 	}
-	b.room -= len(f.Name) + len(f.Value) + 32
+	b.room -= len(name) + len(value) + 32
 	if b.left--; b.left < 0 || b.room < 0 {
 		b.large = true
 		return
 	}
-	if strings.HasPrefix(f.Name, ":") {
-		b.bad = b.takePseudo(f.Name, f.Value)
+	if strings.HasPrefix(name, ":") {
+		b.bad = b.takePseudo(name, value)
 		return
 	}
 	b.ordinary = true
-	b.bad = b.takeOrdinary(f.Name, f.Value)
+	b.bad = b.takeOrdinary(name, value)
 }
 
 func (b *fieldBlock) takePseudo(name, value string) error {

@@ -46,7 +46,12 @@ func (t *turn) start(k *conn, id uint32) {
 
 // admit looks at what is well-formed and still not served.
 func (t *turn) admit(b *fieldBlock) *exchange.Problem {
-	r := &t.x.Request
+	return b.admit(&t.x.Request, t.k.limits.Body)
+}
+
+// admit looks at what is well-formed and still not served. body is the most
+// bytes that one may have, 0 for no limit.
+func (b *fieldBlock) admit(r *exchange.Request, body int64) *exchange.Problem {
 	switch {
 	case r.Method == "CONNECT":
 		return &connectRefused
@@ -57,7 +62,7 @@ func (t *turn) admit(b *fieldBlock) *exchange.Problem {
 		return &protocolRefused
 	case b.expects > 0 && (b.expects > 1 || !exchange.EqualFold(b.expect, "100-continue")):
 		return &expectationFailed
-	case t.k.limits.Body > 0 && r.Length > t.k.limits.Body:
+	case body > 0 && r.Length > body:
 		return &bodyTooLarge
 	}
 	r.Expect = b.expects > 0 && r.Length != 0

@@ -44,11 +44,10 @@ func (t *turn) Upgrade(x *exchange.Exchange) (exchange.Stream, error) {
 		t.Abort()
 		return nil, errNoUpgrade
 	}
-	if r.Header.Get(acceptField) != acceptOf(x.Request.Header.Known(exchange.SecWebSocketKey)) {
+	if err := Switched(x); err != nil {
 		t.Abort()
-		return nil, errAccept
+		return nil, err
 	}
-	r.Header.Del(acceptField)
 	a.length = exchange.Unknown
 	if err := t.writeHead(r, 200, exchange.Unknown); err != nil {
 		return nil, err

@@ -25,7 +25,7 @@ const reserved = 1<<exchange.Connection | 1<<exchange.ContentLength | 1<<exchang
 // settings want to write or remove, nil when nothing is. Field is left empty.
 func CheckField(name string) *Fault {
 	switch k := exchange.LookupKnown(name); {
-	case !isToken(name):
+	case !IsToken(name):
 		return &Fault{Text: fmt.Sprintf("%q is not a field name", name), Hint: "use letters, digits and hyphens"}
 	case len(name) > maxFieldName:
 		return &Fault{Text: fmt.Sprintf("a field name has at most %d characters", maxFieldName)}
@@ -51,8 +51,8 @@ func CheckValue(value string) *Fault {
 	return nil
 }
 
-// isToken reports whether s is a token (RFC 9110, section 5.6.2).
-func isToken(s string) bool {
+// IsToken reports whether s is a token (RFC 9110, section 5.6.2).
+func IsToken(s string) bool {
 	return s != "" && strings.IndexFunc(s, func(r rune) bool {
 		return (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && !strings.ContainsRune("!#$%&'*+-.^_`|~", r)
 	}) < 0

@@ -22,6 +22,15 @@ type Config interface {
 	Compile(env *Env) (Policy, error)
 }
 
+// Use is one use of a kind: an entry of a policies list, in the configuration
+// or in the settings of a policy that is made of others. It is a mapping with
+// the kind as its only key. A policy with nothing to set is written "name: {}".
+type Use struct {
+	Kind   *Kind
+	Rank   int    // place of the kind in the catalog
+	Config Config // a pointer to the kind's settings
+}
+
 // Policy is a compiled policy. What it does is told by the phases it
 // implements: OnRequest, OnResponse, OnDone, TapsRequest, TapsResponse and
 // Holds. It is used by many goroutines at once.
@@ -113,10 +122,15 @@ type Holds interface {
 	HoldResponse() int64
 }
 
+// Preflights is a policy that answers CORS preflights. A route with one takes
+// the OPTIONS that asks for a request which the route would take.
+type Preflights interface{ Preflights() }
+
 // Env is what a policy is compiled with.
 type Env struct {
 	Name string       // the kind's name
 	Path string       // where the policy stands in the config, for logs
+	At   string       // whom it belongs to, by name, for keys of Keep: it stays the same when lists are put into another order
 	Log  *slog.Logger // for events, not for requests
 
 	Slots   *Slots                                  // numbers of private state, see Slot

@@ -283,6 +283,32 @@ func (p *Percent) UnmarshalText(text []byte) error {
 	return nil
 }
 
+// Time is a moment in seconds since 1970, written as 2026-12-31, which begins
+// at midnight UTC, or as 2026-12-31T18:00:00Z. 0 is no moment.
+type Time int64
+
+// String returns the longer form that UnmarshalText reads, "" for no moment.
+func (t Time) String() string {
+	if t == 0 {
+		return ""
+	}
+	return time.Unix(int64(t), 0).UTC().Format(time.RFC3339)
+}
+
+// MarshalText returns String.
+func (t Time) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
+
+// UnmarshalText reads a date, or a time with its zone (RFC 3339).
+func (t *Time) UnmarshalText(text []byte) error {
+	for _, layout := range []string{time.DateOnly, time.RFC3339} {
+		if at, err := time.Parse(layout, string(text)); err == nil && at.Unix() > 0 {
+			*t = Time(at.Unix())
+			return nil
+		}
+	}
+	return &Fault{Text: fmt.Sprintf("%q is not a moment", text), Hint: "write 2026-12-31 or 2026-12-31T18:00:00Z"}
+}
+
 // StringList is a list of strings; a single string stands for a list of one.
 type StringList []string
 

@@ -35,9 +35,10 @@ type Candidate struct {
 
 // Explain says of every route why it takes the request or why not, in the
 // order in which Match would ask them; those of other hosts come last. It needs
-// of r what Match needs. It takes time and memory by the number of routes: it
+// of x what Match needs. It takes time and memory by the number of routes: it
 // is for people, not for traffic.
-func (t *Table) Explain(r *exchange.Request) []Candidate {
+func (t *Table) Explain(x *exchange.Exchange) []Candidate {
+	r := &x.Request
 	type met struct {
 		route *route
 		level int // how far down the order of hosts the route is met
@@ -62,7 +63,7 @@ func (t *Table) Explain(r *exchange.Request) []Candidate {
 		if m.level == hostLevels {
 			c.Outcome, c.Reason = LostHost, "host "+quote(r.Host)+" is not "+m.route.hostList()
 		} else {
-			c.Outcome, c.Reason = m.route.explain(r)
+			c.Outcome, c.Reason = m.route.explain(x)
 		}
 		switch {
 		case c.Outcome != Won:
@@ -106,7 +107,8 @@ func (r *route) hostList() string {
 }
 
 // explain answers Won when path, method and predicates of the route hold.
-func (r *route) explain(q *exchange.Request) (Outcome, string) {
+func (r *route) explain(x *exchange.Exchange) (Outcome, string) {
+	q := &x.Request
 	if !r.pattern.match(q.Path, nil) {
 		return LostPath, "path " + quote(q.Path) + " does not match " + r.pattern.text
 	}
@@ -114,7 +116,7 @@ func (r *route) explain(q *exchange.Request) (Outcome, string) {
 		return LostMethod, "method " + q.Method + " is not " + strings.Join(r.methods, " or ")
 	}
 	for _, p := range r.predicates {
-		if !p.holds(q) {
+		if !p.holds(x) {
 			return LostPredicate, "it does not hold that " + p.String()
 		}
 	}

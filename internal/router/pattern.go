@@ -198,8 +198,8 @@ func Params(m *config.Match) []string {
 		return names
 	}
 	p := everyPath
-	if m.Path != "" {
-		p, _ = parsePattern(m.Path) // faults are reported by New
+	if path := m.Pattern(); path != "" {
+		p, _ = parsePattern(path) // faults are reported by New
 	}
 	for _, s := range p.segments {
 		if s.param != "" {

@@ -9,12 +9,13 @@ import (
 
 	"gatehouse.dev/gatehouse/internal/config"
 	"gatehouse.dev/gatehouse/internal/exchange"
+	"gatehouse.dev/gatehouse/internal/expr"
 )
 
 // predicate is a condition of a route beyond host, path and method. A route
 // has a short list of them, all of which must hold.
 type predicate interface {
-	holds(r *exchange.Request) bool
+	holds(x *exchange.Exchange) bool
 	// subject names what the predicate looks at; a route has at most one
 	// predicate for each subject.
 	subject() string
@@ -65,7 +66,8 @@ func (t *test) passes(value string) bool {
 	return true
 }
 
-func (c *condition) holds(r *exchange.Request) bool {
+func (c *condition) holds(x *exchange.Exchange) bool {
+	r := &x.Request
 	var found bool
 	switch c.in {
 	case inHeader:
@@ -239,7 +241,45 @@ func (b *builder) parsePredicates(m *config.Match) ([]predicate, []*fault) {
 	read(inHeader, "headers", m.Headers)
 	read(inCookie, "cookies", m.Cookies)
 	read(inQuery, "query", m.Query)
+	if m.When != "" {
+		w, f := parseWhen(m.When)
+		if f != nil {
+			return list, append(faults, f)
+		}
+		list = append(list, w)
+	}
 	return list, faults
+}
+
+// when is a predicate that is a CEL expression.
+type when struct{ program *expr.Program }
+
+// holds is false when the expression fails: a route that asks for what is not
+// there does not take the request.
+func (w *when) holds(x *exchange.Exchange) bool {
+	ok, err := w.program.Holds(x)
+	return ok && err == nil
+}
+
+func (w *when) subject() string { return "when" }
+
+func (w *when) String() string { return w.program.String() }
+
+func (w *when) implies(other predicate) bool {
+	o, ok := other.(*when)
+	return ok && o.program.String() == w.program.String()
+}
+
+// parseWhen compiles an expression over what is known before a route is.
+func parseWhen(source string) (*when, *fault) {
+	p, err := expr.Compile(source, expr.Bool)
+	if err != nil {
+		return nil, &fault{field: "match.when", text: quote(source) + ": " + err.Error()}
+	}
+	if late := p.Uses() &^ (expr.Request | expr.Client); late != 0 {
+		return nil, &fault{field: "match.when", text: fmt.Sprintf("%s looks at %s, which is not known while a route is looked for", quote(source), late), hint: "use request and client; the policy authorize sees the rest"}
+	}
+	return &when{p}, nil
 }
 
 // key is the step of a config path that a name makes. What would be misread is

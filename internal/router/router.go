@@ -57,17 +57,20 @@ type Result struct {
 	Allow []string // with NoMethod: the methods that would do, sorted
 }
 
-// Match finds the route that takes a request and fills in out, whose Params
-// are used again. It looks at r's Host, Method, Path, Query and Header; Path is
-// normalised and Host is in lower case.
+// Match finds the route that takes x.Request and fills in x.Route, whose Params
+// are used again. It looks at the request's Host, Method, Path, Query and
+// Header, and a "when" at the rest of it and at the client; Path is normalised
+// and Host is in lower case.
 //
 // Host patterns are searched from the most to the least specific one; the
 // search goes on when none of the routes of a host takes the request. Match
 // does not allocate, unless the route found has a path_regex with groups, a
-// regex looks at an encoded query parameter, or the answer is NoMethod.
-func (t *Table) Match(r *exchange.Request, out *exchange.Route) Result {
+// regex looks at an encoded query parameter, a "when" is evaluated, or the
+// answer is NoMethod.
+func (t *Table) Match(x *exchange.Exchange) Result {
+	r, out := &x.Request, &x.Route
 	out.Params, out.Rest = out.Params[:0], ""
-	s := search{request: r, path: r.Path}
+	s := search{x: x, path: r.Path}
 	t.search(&s)
 	if s.best != nil {
 		out.Name, out.Index = s.best.name, s.best.index
@@ -88,7 +91,7 @@ func (t *Table) Match(r *exchange.Request, out *exchange.Route) Result {
 
 // search goes through the trees whose host matches, the most specific first.
 func (t *Table) search(s *search) {
-	name := s.request.Host
+	name := s.x.Request.Host
 	if tree := t.exact[host(name)]; tree != nil && s.in(tree) {
 		return
 	}
@@ -111,9 +114,9 @@ func (r *route) methodHolds(method string) bool {
 	return r.methods == nil || slices.Contains(r.methods, method)
 }
 
-func (r *route) predicatesHold(q *exchange.Request) bool {
+func (r *route) predicatesHold(x *exchange.Exchange) bool {
 	for _, p := range r.predicates {
-		if !p.holds(q) {
+		if !p.holds(x) {
 			return false
 		}
 	}
@@ -199,10 +202,10 @@ func (b *builder) compile(index int, e Entry) *route {
 	report(faults...)
 	var f *fault
 	switch {
-	case m.Path != "" && m.PathRegex != "":
+	case m.Pattern() != "" && m.PathRegex != "":
 		f = &fault{field: "match.path_regex", text: "a route has either a path or a path_regex", hint: "remove one"}
-	case m.Path != "":
-		r.pattern, f = parsePattern(m.Path)
+	case m.Pattern() != "":
+		r.pattern, f = parsePattern(m.Pattern())
 	case m.PathRegex != "":
 		r.pattern, f = b.parseRegex(m.PathRegex)
 	}

@@ -265,9 +265,17 @@ func TestPrecedence(t *testing.T) {
 	}
 }
 
+// matching asks a table about a request alone.
+func matching(t *Table, r *exchange.Request, out *exchange.Route) Result {
+	x := &exchange.Exchange{Request: *r, Route: *out}
+	m := t.Match(x)
+	*out = x.Route
+	return m
+}
+
 func outcome(t *Table, r *exchange.Request) string {
 	var out exchange.Route
-	switch m := t.Match(r, &out); m.Kind {
+	switch m := matching(t, r, &out); m.Kind {
 	case Found:
 		return out.Name
 	case NoMethod:
@@ -277,7 +285,7 @@ func outcome(t *Table, r *exchange.Request) string {
 }
 
 func explained(t *Table, r *exchange.Request) string {
-	for _, c := range t.Explain(r) {
+	for _, c := range t.Explain(&exchange.Exchange{Request: *r}) {
 		if c.Outcome == Won {
 			return c.Name
 		}
@@ -370,13 +378,13 @@ func TestMatchFillsInTheRoute(t *testing.T) {
 		{"/", `5 [] ""`},
 		{"/x/y", `5 [] "x/y"`},
 	} {
-		table.Match(request(c.target), &out)
+		matching(table, request(c.target), &out)
 		if got := fmt.Sprintf("%d %v %q", out.Index, out.Params, out.Rest); got != c.want {
 			t.Errorf("%s: %s, want %s", c.target, got, c.want)
 		}
 	}
 	small, _ := New(nil)
-	if m := small.Match(request("/x"), &out); m.Kind != NoRoute || out.Index != -1 || out.Name != "" || len(out.Params) != 0 || out.Rest != "" {
+	if m := matching(small, request("/x"), &out); m.Kind != NoRoute || out.Index != -1 || out.Name != "" || len(out.Params) != 0 || out.Rest != "" {
 		t.Errorf("an empty table: %+v, %+v", m, out)
 	}
 }
@@ -561,7 +569,7 @@ func TestExplain(t *testing.T) {
 		`api.example.com,api2.example.com/products/7: host: host "shop.example.com" is not api.example.com or api2.example.com`,
 	}
 	var got []string
-	for _, c := range table.Explain(request("GET shop.example.com/products/7")) {
+	for _, c := range table.Explain(&exchange.Exchange{Request: *request("GET shop.example.com/products/7")}) {
 		got = append(got, fmt.Sprintf("%s: %s: %s", c.Name, c.Outcome, c.Reason))
 	}
 	if !slices.Equal(got, want) {

@@ -12,7 +12,7 @@ import (
 func matched(t *testing.T, match string, r *exchange.Request) *exchange.Route {
 	t.Helper()
 	out := new(exchange.Route)
-	if m := table(t, match).Match(r, out); m.Kind != Found {
+	if m := matching(table(t, match), r, out); m.Kind != Found {
 		t.Fatalf("%q does not take %s", match, r.Path)
 	}
 	return out

@@ -106,10 +106,10 @@ func (n *node) child(segment string) *node {
 // search looks for the route of lowest rank that takes a request. It lives on
 // the stack of Match.
 type search struct {
-	request *exchange.Request
-	path    string
-	best    *route
-	limit   int32 // rank of best: nothing at or above it is of interest
+	x     *exchange.Exchange
+	path  string
+	best  *route
+	limit int32 // rank of best: nothing at or above it is of interest
 
 	methodFailed bool     // a route was passed over for its method
 	collect      bool     // do not look for a route but for the methods that would do
@@ -181,16 +181,16 @@ func (s *search) try(list []*route) bool {
 // take makes r, whose host and path match, the best so far when the rest holds.
 func (s *search) take(r *route) bool {
 	if s.collect {
-		if r.predicatesHold(s.request) {
+		if r.predicatesHold(s.x) {
 			s.allow = append(s.allow, r.methods...)
 		}
 		return false
 	}
-	if !r.methodHolds(s.request.Method) {
+	if !r.methodHolds(s.x.Request.Method) {
 		s.methodFailed = true
 		return false
 	}
-	if !r.predicatesHold(s.request) {
+	if !r.predicatesHold(s.x) {
 		return false
 	}
 	s.best, s.limit = r, r.rank

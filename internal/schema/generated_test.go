@@ -7,9 +7,11 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -97,12 +99,17 @@ func readme(t *testing.T, k *policy.Kind, d docs) {
 // language is made of.
 func extract(t *testing.T, cat *policy.Catalog) docs {
 	t.Helper()
-	packages := []string{reflect.TypeFor[config.Config]().PkgPath()}
+	packages := map[string]bool{reflect.TypeFor[policy.Use]().PkgPath(): true}
+	for _, t := range settings(reflect.TypeFor[config.Config](), nil) {
+		packages[t.PkgPath()] = true
+	}
 	for _, k := range cat.Kinds() {
-		packages = append(packages, reflect.TypeOf(k.New()).Elem().PkgPath())
+		for _, t := range settings(reflect.TypeOf(k.New()).Elem(), nil) {
+			packages[t.PkgPath()] = true
+		}
 	}
 	d := make(docs)
-	for _, pkg := range packages {
+	for _, pkg := range slices.Sorted(maps.Keys(packages)) {
 		files, err := filepath.Glob(filepath.Join("..", below(pkg), "*.go"))
 		if err != nil {
 			t.Fatal(err)
@@ -121,6 +128,24 @@ func extract(t *testing.T, cat *policy.Catalog) docs {
 	return d
 }
 
+// settings returns a struct of settings and those that it is made of.
+func settings(t reflect.Type, seen []reflect.Type) []reflect.Type {
+	for t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice || t.Kind() == reflect.Map {
+		t = t.Elem()
+	}
+	if t.Kind() != reflect.Struct || slices.Contains(seen, t) || t == reflect.TypeFor[policy.Use]() {
+		return seen
+	}
+	fields := config.Fields(t)
+	if len(fields) > 0 || seen == nil {
+		seen = append(seen, t)
+	}
+	for _, f := range fields {
+		seen = settings(t.Field(f.Index).Type, seen)
+	}
+	return seen
+}
+
 func collect(d docs, pkg string, f *ast.File) {
 	for _, decl := range f.Decls {
 		gen, ok := decl.(*ast.GenDecl)
@@ -130,7 +155,7 @@ func collect(d docs, pkg string, f *ast.File) {
 		for _, spec := range gen.Specs {
 			ts := spec.(*ast.TypeSpec)
 			st, ok := ts.Type.(*ast.StructType)
-			if !ok || !keyed(st) && ts.Name.Name != "Policy" {
+			if !ok || !keyed(st) && ts.Name.Name != "Use" {
 				continue
 			}
 			doc := ts.Doc

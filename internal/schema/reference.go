@@ -54,7 +54,7 @@ func policyPage(k *policy.Kind, d docs) []byte {
 	}
 	p.WriteString("\n\n")
 	p.section("Settings", k.Name, v.Type(), v, 2)
-	return []byte(strings.TrimRight(p.String(), "\n") + "\n")
+	return []byte(p.alone())
 }
 
 // ConfigBlock returns the table of a policy's settings for its README.
@@ -64,7 +64,12 @@ func block(k *policy.Kind, d docs) string {
 	v := reflect.ValueOf(k.New()).Elem()
 	p := &page{docs: d, seen: make(map[reflect.Type]bool)}
 	p.section("", k.Name, v.Type(), v, 3)
-	return strings.TrimRight(p.String(), "\n") + "\n"
+	return p.alone()
+}
+
+// alone is the page without links to parts that it does not have.
+func (p *page) alone() string {
+	return strings.TrimRight(strings.ReplaceAll(p.String(), "[policies](#policies)", "policies"), "\n") + "\n"
 }
 
 type page struct {
@@ -150,6 +155,8 @@ func (p *page) kind(t reflect.Type, f config.Field) (what string, inner reflect.
 		return "rate" + limits, nil, ""
 	case reflect.TypeFor[policy.Percent]():
 		return "share" + limits, nil, ""
+	case reflect.TypeFor[policy.Time]():
+		return "moment", nil, ""
 	case reflect.TypeFor[policy.Secret]():
 		return "secret", nil, ""
 	case reflect.TypeFor[policy.StringList]():

@@ -112,6 +112,8 @@ func (w *writer) value(t reflect.Type, f config.Field) object {
 		return object{"anyOf": []any{text(`^[0-9]+([KMGT]i)?B?/[smhd]$`), object{"const": 0}, object{"const": "0"}, text(variable)}}
 	case reflect.TypeFor[policy.Percent]():
 		return text(`^[0-9.]+%$|` + variable)
+	case reflect.TypeFor[policy.Time]():
+		return text(`^[0-9]{4}-[0-9]{2}-[0-9]{2}(T.*)?$|` + variable)
 	case reflect.TypeFor[policy.Secret]():
 		return w.secret()
 	case reflect.TypeFor[policy.StringList]():

@@ -3,6 +3,7 @@ package schema
 import (
 	"bytes"
 	"testing"
+	"time"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
 	"go.yaml.in/yaml/v4"
@@ -68,7 +69,25 @@ func validate(t *testing.T, s *jsonschema.Schema, text string) error {
 	if err := yaml.Load([]byte(text), &v); err != nil {
 		t.Fatalf("%v\n%s", err, text)
 	}
-	return s.Validate(v)
+	return s.Validate(asText(v))
+}
+
+// asText makes text of dates: YAML 1.2 has no type for them, and editors see
+// what stands there.
+func asText(v any) any {
+	switch v := v.(type) {
+	case time.Time:
+		return v.Format(time.RFC3339)
+	case []any:
+		for i := range v {
+			v[i] = asText(v[i])
+		}
+	case map[string]any:
+		for name := range v {
+			v[name] = asText(v[name])
+		}
+	}
+	return v
 }
 
 // What the decoder takes is valid.

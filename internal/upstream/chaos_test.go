@@ -259,9 +259,11 @@ func scenarios() []scenario {
 		{name: "closes in the middle of the body", allowed: 5, serve: []func(*peer){polite, func(p *peer) { p.request(); p.send(whole[:len(whole)-2]) }}},
 		{name: "resets in the middle of the body", allowed: 5, serve: []func(*peer){polite, func(p *peer) { p.request(); p.send(whole[:len(whole)-2]); resets(p) }}},
 		// Nor what is under way when the endpoint is found out.
-		{name: "hangs in the middle of the body", allowed: 9, requests: 40, workers: 4, cfg: func(c *config.Upstream) { c.Timeout.Idle = dur(200 * ms) },
-			serve: []func(*peer){polite, func(p *peer) { p.request(); p.send(whole[:len(whole)-2]); hang(p) }}},
-		{name: "drips byte by byte", allowed: 9, requests: 40, workers: 4, cfg: func(c *config.Upstream) { c.Timeout.Request = dur(400 * ms) }, serve: []func(*peer){polite, drips}},
+		{
+			name: "hangs in the middle of the body", allowed: 9, requests: 40, workers: 4, cfg: func(c *config.Upstream) { c.Timeout.Idle = dur(time.Second) },
+			serve: []func(*peer){polite, func(p *peer) { p.request(); p.send(whole[:len(whole)-2]); hang(p) }},
+		},
+		{name: "drips byte by byte", allowed: 9, requests: 30, workers: 4, cfg: func(c *config.Upstream) { c.Timeout.Request = dur(2 * time.Second) }, serve: []func(*peer){polite, drips}},
 		{name: "sends garbage", serve: bad("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n")},
 		{name: "sends an endless head", serve: bad("HTTP/1.1 200 OK\r\n" + strings.Repeat("X: "+strings.Repeat("y", 1000)+"\r\n", 200))},
 		{name: "sends two lengths", serve: bad("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello")},
@@ -356,7 +358,7 @@ func lives() []scenario {
 func loads() []scenario {
 	return []scenario{
 		{name: "thundering restart", workers: 20, requests: 400, allowed: 20, cfg: func(c *config.Upstream) {
-			c.Retry.Attempts, c.Retry.Backoff = 8, config.Backoff{Base: dur(50 * ms), Max: dur(200 * ms)}
+			c.Retry.Attempts, c.Retry.Backoff = 10, config.Backoff{Base: dur(200 * ms), Max: dur(400 * ms)}
 		}, run: func(c *chaos) {
 			c.beside(func(stop <-chan struct{}) {
 				pause(stop, 20*ms)
@@ -369,13 +371,15 @@ func loads() []scenario {
 				}
 			})
 		}},
-		{name: "one is 20 times slower", workers: 4, requests: 200, cfg: func(c *config.Upstream) { c.Balance.Algorithm = "ewma" },
+		{
+			name: "one is 20 times slower", workers: 4, requests: 200, cfg: func(c *config.Upstream) { c.Balance.Algorithm = "ewma" },
 			serve: []func(*peer){lazy(5 * ms), lazy(5 * ms), lazy(100 * ms)}, run: func(c *chaos) {
 				c.send(200, 4)
 				if n := c.asked(2); n > 60 {
 					c.t.Errorf("the slow one was asked %d times of 200", n)
 				}
-			}},
+			},
+		},
 		{name: "one is slow, and is hedged", workers: 2, requests: 60, cfg: func(c *config.Upstream) {
 			c.Hedge = &config.Hedge{After: "20ms", Budget: 1}
 			c.Retry = nil

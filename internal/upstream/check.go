@@ -1,7 +1,6 @@
 package upstream
 
 import (
-	"bufio"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -9,11 +8,14 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
-	"net/http"
+	"os"
+	"slices"
 	"strconv"
 	"time"
 
 	"gatehouse.dev/gatehouse/internal/config"
+	"gatehouse.dev/gatehouse/internal/exchange"
+	"gatehouse.dev/gatehouse/internal/h1"
 	"gatehouse.dev/gatehouse/internal/upstream/health"
 )
 
@@ -147,25 +149,54 @@ func (h *checking) get(nc net.Conn, host string) (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("ask: %w", err)
 	}
-	r := bufio.NewReader(io.LimitReader(nc, maxHeaderBytes))
-	for {
-		res, err := http.ReadResponse(r, nil)
-		if err != nil {
+	b := make([]byte, 0, 4096)
+	var answer exchange.Response
+	answer.Reset()
+	for seen := 0; ; {
+		size, err := h1.FindHead(b, seen)
+		switch {
+		case err != nil:
+			return 0, fmt.Errorf("answer: %w", err)
+		case size == 0 && len(b) == maxHeaderBytes:
+			return 0, errors.New("answer: head is too large")
+		case size == 0:
+			seen = len(b)
+			if b, err = more(nc, b); err == io.EOF {
+				return 0, h1.ErrNoAnswer
+			} else if err != nil {
+				return 0, fmt.Errorf("answer: %w", err)
+			}
+			continue
+		}
+		if _, _, err := h1.ParseResponse(b[:size], &answer, "GET", maxHeaders); err != nil {
 			return 0, fmt.Errorf("answer: %w", err)
 		}
-		if res.StatusCode >= 200 && res.StatusCode < len(h.expect) {
-			return res.StatusCode, nil
+		if answer.Status >= 200 {
+			return answer.Status, nil
 		}
-		if res.StatusCode/100 != 1 {
-			return 0, fmt.Errorf("status %d is not one of HTTP", res.StatusCode)
-		}
+		b, seen = b[size:], 0 // an interim answer
+		answer.Reset()
 	}
+}
+
+// more reads more of a head.
+func more(nc net.Conn, b []byte) ([]byte, error) {
+	b = slices.Grow(b, 1)
+	n, err := nc.Read(b[len(b):min(cap(b), maxHeaderBytes)])
+	if n > 0 {
+		err = nil
+	}
+	return b[:len(b)+n], err
 }
 
 // plainDial leaves out what everybody knows who knows the endpoint.
 func plainDial(err error) error {
+	var call *os.SyscallError
 	var op *net.OpError
-	if errors.As(err, &op) {
+	switch {
+	case errors.As(err, &call):
+		return fmt.Errorf("connect: %w", call.Err)
+	case errors.As(err, &op):
 		return fmt.Errorf("connect: %w", op.Err)
 	}
 	return err

@@ -11,23 +11,6 @@ import (
 	"gatehouse.dev/gatehouse/internal/exchange"
 )
 
-// counted asks so often, and returns how often each endpoint was asked.
-func (l *lab) counted(requests, endpoints int, q request) []int {
-	l.t.Helper()
-	before := make([]int64, endpoints)
-	for n := range before {
-		before[n] = l.host(n + 1).asked.Load()
-	}
-	for range requests {
-		l.ask(q).wants(l.t, 200, "")
-	}
-	out := make([]int, endpoints)
-	for n := range out {
-		out[n] = int(l.host(n+1).asked.Load() - before[n])
-	}
-	return out
-}
-
 func (l *lab) state(n int) string {
 	st := l.u.Status().Endpoints[n-1]
 	return st.State
@@ -125,8 +108,18 @@ func TestKindsOfChecks(t *testing.T) {
 		{"tcp", func(h *config.Health) { h.Type = "tcp" }, func(h *host) { h.answer = fails(500) }, ""},
 		{"tcp refused", func(h *config.Health) { h.Type = "tcp" }, func(h *host) { h.refuses = true }, "connect: connection refused"},
 		{"hangs", nil, func(h *host) { h.answer = func(*http.Request) reply { return reply{after: time.Hour} } }, "no answer within 1s"},
-		{"garbage", nil, func(h *host) { h.answer = func(*http.Request) reply { return reply{raw: "hello\r\n\r\n"} } }, "answer: malformed HTTP response \"hello\""},
-		{"closes", nil, func(h *host) { h.answer = closes }, "answer: unexpected EOF"},
+		{"garbage", nil, func(h *host) { h.answer = func(*http.Request) reply { return reply{raw: "hello\r\n\r\n"} } }, "answer: malformed message: status line does not begin with HTTP/1.1 or HTTP/1.0 and a space"},
+		{"closes", nil, func(h *host) { h.answer = closes }, "connection ended before the answer"},
+		{"interim answers", nil, func(h *host) {
+			h.answer = func(*http.Request) reply {
+				return reply{raw: "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 103 Early Hints\r\nA: b\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n"}
+			}
+		}, ""},
+		{"endless head", nil, func(h *host) {
+			h.answer = func(*http.Request) reply {
+				return reply{raw: "HTTP/1.1 200 OK\r\n" + strings.Repeat("A: "+strings.Repeat("x", 1000)+"\r\n", 100)}
+			}
+		}, "answer: head is too large"},
 		{"host and path", func(h *config.Health) { h.Host, h.Path = "a.example", "/x?y=1" }, func(h *host) {
 			h.answer = func(r *http.Request) reply {
 				if r.Host == "a.example" && r.RequestURI == "/x?y=1" {

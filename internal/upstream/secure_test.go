@@ -133,10 +133,14 @@ func TestSecureEndpoints(t *testing.T) {
 		{"the system's authorities", &tls.Config{Certificates: []tls.Certificate{load(a, "127.0.0.1", nil)}}, nil, "upstream_tls_failed"},
 		{"not verified", &tls.Config{Certificates: []tls.Certificate{load(other, "other.internal", nil)}}, &config.UpstreamTLS{}, ""},
 		{"expired", &tls.Config{Certificates: []tls.Certificate{load(a, "127.0.0.1", func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) })}}, &config.UpstreamTLS{Verify: true, CAFile: a.file}, "upstream_tls_failed"},
-		{"client's certificate", &tls.Config{Certificates: []tls.Certificate{named}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: mine, MaxVersion: tls.VersionTLS12},
-			&config.UpstreamTLS{Verify: true, CAFile: a.file, ServerName: "products.internal", CertFile: clientCert, KeyFile: clientKey}, ""},
-		{"client's certificate is missing", &tls.Config{Certificates: []tls.Certificate{named}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: mine, MaxVersion: tls.VersionTLS12},
-			&config.UpstreamTLS{Verify: true, CAFile: a.file, ServerName: "products.internal"}, "upstream_tls_failed"},
+		{
+			"client's certificate", &tls.Config{Certificates: []tls.Certificate{named}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: mine, MaxVersion: tls.VersionTLS12},
+			&config.UpstreamTLS{Verify: true, CAFile: a.file, ServerName: "products.internal", CertFile: clientCert, KeyFile: clientKey}, "",
+		},
+		{
+			"client's certificate is missing", &tls.Config{Certificates: []tls.Certificate{named}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: mine, MaxVersion: tls.VersionTLS12},
+			&config.UpstreamTLS{Verify: true, CAFile: a.file, ServerName: "products.internal"}, "upstream_tls_failed",
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := secured(t, c.server, hello)

@@ -167,14 +167,30 @@ func TestHashes(t *testing.T) {
 		one, same request
 		other     func(n int) request
 	}{
-		{"header:X-User", request{fields: []string{"X-User", "ann"}}, request{fields: []string{"x-user", "ann", "A", "b"}, query: "x"},
-			func(n int) request { return request{fields: []string{"X-User", fmt.Sprint(n)}} }},
-		{"cookie:user", request{fields: []string{"Cookie", "a=b; user=ann"}}, request{fields: []string{"Cookie", "user=ann"}},
-			func(n int) request { return request{fields: []string{"Cookie", fmt.Sprint("user=", n)}} }},
-		{"query:user", request{query: "user=ann"}, request{query: "a=b&user=ann&c"},
-			func(n int) request { return request{query: fmt.Sprint("user=", n)} }},
-		{"client", request{client: "192.0.2.1"}, request{client: "192.0.2.1", query: "x"},
-			func(n int) request { return request{client: fmt.Sprint("192.0.2.", n)} }},
+		{
+			"header:X-User",
+			request{fields: []string{"X-User", "ann"}},
+			request{fields: []string{"x-user", "ann", "A", "b"}, query: "x"},
+			func(n int) request { return request{fields: []string{"X-User", fmt.Sprint(n)}} },
+		},
+		{
+			"cookie:user",
+			request{fields: []string{"Cookie", "a=b; user=ann"}},
+			request{fields: []string{"Cookie", "user=ann"}},
+			func(n int) request { return request{fields: []string{"Cookie", fmt.Sprint("user=", n)}} },
+		},
+		{
+			"query:user",
+			request{query: "user=ann"},
+			request{query: "a=b&user=ann&c"},
+			func(n int) request { return request{query: fmt.Sprint("user=", n)} },
+		},
+		{
+			"client",
+			request{client: "192.0.2.1"},
+			request{client: "192.0.2.1", query: "x"},
+			func(n int) request { return request{client: fmt.Sprint("192.0.2.", n)} },
+		},
 	} {
 		t.Run(c.hash, func(t *testing.T) {
 			inLab(t, func(u *config.Upstream) { u.Balance.Hash = c.hash }, 10, func(l *lab) {

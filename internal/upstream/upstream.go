@@ -22,6 +22,7 @@ import (
 
 	"gatehouse.dev/gatehouse/internal/config"
 	"gatehouse.dev/gatehouse/internal/exchange"
+	"gatehouse.dev/gatehouse/internal/expr"
 	"gatehouse.dev/gatehouse/internal/h1"
 	"gatehouse.dev/gatehouse/internal/upstream/health"
 	"gatehouse.dev/gatehouse/internal/wire"
@@ -381,7 +382,15 @@ func hashOf(setting string) (func(x *exchange.Exchange) uint64, error) {
 	case "query":
 		value = func(x *exchange.Exchange) string { return parameter(x.Request.Query, name) }
 	default:
-		return nil, fmt.Errorf("hash of %q is not known", setting)
+		// A request for which the expression fails has nothing to hash.
+		p, err := expr.Compile(setting, expr.Text)
+		if err != nil {
+			return nil, fmt.Errorf("hash of %q: %w", setting, err)
+		}
+		value = func(x *exchange.Exchange) string {
+			text, _ := p.Text(x)
+			return text
+		}
 	}
 	return func(x *exchange.Exchange) uint64 { return keyOf(value(x)) }, nil
 }

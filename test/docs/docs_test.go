@@ -16,14 +16,22 @@ package docs_test
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
 	"fmt"
+	"math/big"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"gatehouse.dev/gatehouse/examples"
 	"gatehouse.dev/gatehouse/internal/demo"
@@ -131,6 +139,32 @@ func TestDocuments(t *testing.T) {
 	}
 }
 
+// named are the files of certificates and keys that a configuration names.
+var named = regexp.MustCompile(`\b(cert|key|ca)_file: ([a-z-]+\.[a-z]+)`)
+
+type pair struct{ cert, key []byte }
+
+// identity is what stands in those files.
+var identity = sync.OnceValue(func() pair {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		panic(err)
+	}
+	leaf := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true}
+	cert, err := x509.CreateCertificate(rand.Reader, leaf, leaf, &key.PublicKey, key)
+	if err != nil {
+		panic(err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		panic(err)
+	}
+	return pair{
+		pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert}),
+		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}),
+	}
+})
+
 // check looks at a configuration and leaves it as gatehouse.yaml. One that is
 // only a part gets a route, so that it is a whole.
 func check(t *testing.T, where, dir, text string) {
@@ -140,6 +174,15 @@ func check(t *testing.T, where, dir, text string) {
 	}
 	if err := os.WriteFile(filepath.Join(dir, "gatehouse.yaml"), []byte(text), 0o600); err != nil {
 		t.Fatal(err)
+	}
+	for _, m := range named.FindAllStringSubmatch(text, -1) {
+		pem := identity().cert
+		if m[1] == "key" {
+			pem = identity().key
+		}
+		if err := os.WriteFile(filepath.Join(dir, m[2]), pem, 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	cmd := exec.Command(binary, "check", "-c", "gatehouse.yaml")
 	cmd.Dir = dir

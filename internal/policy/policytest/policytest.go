@@ -217,6 +217,12 @@ func (s *Suite) allocs(t *testing.T, with bool) float64 {
 // allocates is the gateway's doing alone. Benchmarks use it too.
 func Plain(t testing.TB, cat *policy.Catalog, text string, services func(name string) any) func() {
 	t.Helper()
+	return PlainWith(t, cat, text, services)
+}
+
+// PlainWith is Plain with further fields in the request, such as a credential.
+func PlainWith(t testing.TB, cat *policy.Catalog, text string, services func(name string) any, fields ...exchange.Field) func() {
+	t.Helper()
 	r := NewRig(t, cat, text, services)
 	t.Cleanup(r.Close)
 	r.quiet = true
@@ -228,12 +234,12 @@ func Plain(t testing.TB, cat *policy.Catalog, text string, services func(name st
 		x.Response.Header.AddKnown(exchange.Server, "up")
 		x.Response.SetBody(body)
 	}})
-	q := Request{Target: "/", Header: []exchange.Field{
+	q := Request{Target: "/", Header: append([]exchange.Field{
 		{Name: "User-Agent", Value: "Mozilla/5.0"},
 		{Name: "Accept", Value: "*/*"},
 		{Name: "Accept-Encoding", Value: "gzip, br"},
 		{Name: "Accept-Language", Value: "en"},
-	}}
+	}, fields...)}
 	return func() {
 		x := exchange.Get()
 		x.Client, x.Down = client, down

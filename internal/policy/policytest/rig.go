@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"gatehouse.dev/gatehouse/internal/config"
+	"gatehouse.dev/gatehouse/internal/consumer"
 	"gatehouse.dev/gatehouse/internal/exchange"
 	"gatehouse.dev/gatehouse/internal/gateway"
 	"gatehouse.dev/gatehouse/internal/observe"
@@ -21,7 +22,8 @@ import (
 // stands behind it are upstreams that do as they are told.
 type Rig struct {
 	*gateway.Gateway
-	Config *config.Config // the one that was applied last
+	Config    *config.Config  // the one that was applied last
+	Consumers *consumer.Index // those of the configuration
 
 	t       testing.TB
 	cat     *policy.Catalog
@@ -37,8 +39,8 @@ type Rig struct {
 }
 
 // NewRig returns a gateway with the given configuration, which must be
-// without faults. services offers what policies ask for beside the access log,
-// which the rig has; it may be nil.
+// without faults. services offers what policies ask for beside the access log
+// and the consumers, which the rig has; it may be nil.
 func NewRig(t testing.TB, cat *policy.Catalog, text string, services func(name string) any) *Rig {
 	t.Helper()
 	r := newRig(t, cat, services)
@@ -49,15 +51,18 @@ func NewRig(t testing.TB, cat *policy.Catalog, text string, services func(name s
 }
 
 func newRig(t testing.TB, cat *policy.Catalog, services func(name string) any) *Rig {
-	r := &Rig{t: t, cat: cat, behaviours: make(map[string]Behaviour)}
+	r := &Rig{t: t, cat: cat, Consumers: consumer.New(), behaviours: make(map[string]Behaviour)}
 	r.service = func(name string) any {
 		if services != nil {
 			if v := services(name); v != nil {
 				return v
 			}
 		}
-		if name == "access_log" {
+		switch name {
+		case "access_log":
 			return accessLog{r}
+		case "consumers":
+			return r.Consumers
 		}
 		return nil
 	}
@@ -86,8 +91,12 @@ func (r *Rig) Apply(text string) config.Faults {
 	if faults.Fatal() {
 		return faults
 	}
-	more := r.Gateway.Apply(cfg)
-	if faults = append(faults, more...); !faults.Fatal() {
+	change, more := r.Consumers.Prepare(cfg)
+	if faults = append(faults, more...); faults.Fatal() {
+		return faults
+	}
+	if faults = append(faults, r.Gateway.Apply(cfg)...); !faults.Fatal() {
+		change.Commit()
 		r.Config = cfg
 	}
 	return faults

@@ -70,6 +70,8 @@ type upstream struct {
 
 func (u *upstream) Retire() {}
 
+func (u *upstream) Mirror(*exchange.Exchange, func(*exchange.Field) bool) bool { return true }
+
 func (u *upstream) ServeOr(x *exchange.Exchange, _ func(*exchange.Exchange)) { u.Serve(x) }
 
 func (u *upstream) Serve(x *exchange.Exchange) {

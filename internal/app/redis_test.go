@@ -1,0 +1,120 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"gatehouse.dev/gatehouse/internal/redis/redistest"
+)
+
+// gateways starts several that share a Redis server, and returns their
+// addresses.
+func gateways(t *testing.T, n int, redis, policy string) (urls []string) {
+	t.Helper()
+	for range n {
+		text := fmt.Sprintf("listeners: [ { address: '127.0.0.1:0' } ]\nadmin: off\nobserve: { log: { level: error } }\nredis: { url: 'redis://%s' }\nroutes:\n  - match: /*\n    policies: [ %s ]\n    respond: { status: 200, body: ok }\n", redis, policy)
+		a, err := New(Source{Name: "gatehouse.yaml", Data: []byte(text)}, "test", io.Discard)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { a.Close(context.Background()) })
+		for !a.stores.redis.store.Ready() {
+			time.Sleep(time.Millisecond)
+		}
+		urls = append(urls, "http://"+a.front.Listeners()[0].Address)
+	}
+	return urls
+}
+
+// flood asks all gateways at once, and counts the answers by status.
+func flood(t *testing.T, urls []string, each int) map[int]int {
+	t.Helper()
+	var mu sync.Mutex
+	counts := make(map[int]int)
+	var all sync.WaitGroup
+	for _, url := range urls {
+		for range 4 {
+			all.Go(func() {
+				client := &http.Client{Transport: &http.Transport{}}
+				defer client.CloseIdleConnections()
+				for range each {
+					answer, err := client.Get(url)
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					_, _ = io.Copy(io.Discard, answer.Body)
+					_ = answer.Body.Close()
+					mu.Lock()
+					counts[answer.StatusCode]++
+					mu.Unlock()
+				}
+			})
+		}
+	}
+	all.Wait()
+	return counts
+}
+
+// TestSharedLimit: three gateways let as many requests through together as one
+// would, to one in a hundred.
+func TestSharedLimit(t *testing.T) {
+	server := redistest.Start(t)
+	for _, algorithm := range []string{"gcra", "window"} {
+		const limit = 1000
+		server.Do("FLUSHALL")
+		urls := gateways(t, 3, server.Address, fmt.Sprintf("rate_limit: { limit: %d/d, algorithm: %s, store: redis, timeout: 5s, by: route }", limit, algorithm))
+		counts := flood(t, urls, 200)
+		if n := counts[200]; n < limit || n > limit+limit/100 {
+			t.Errorf("%s: %d requests passed, %d may: %v", algorithm, n, limit, counts)
+		}
+	}
+}
+
+// TestRedisFails breaks Redis in the middle of a load: every request is
+// answered by the declared mode, none with an error, and the shared limit is
+// back when Redis is.
+func TestRedisFails(t *testing.T) {
+	server := redistest.Start(t)
+	urls := gateways(t, 1, server.Address, "rate_limit: { limit: 1000000/s, store: redis, timeout: 100ms, on_failure: local, by: route }")
+	closed := gateways(t, 1, server.Address, "rate_limit: { limit: 1000000/s, store: redis, timeout: 100ms, on_failure: closed, by: route }")
+	for name, c := range map[string]struct{ breaks, mends func() }{
+		"killed":  {server.Kill, func() { server.Run() }},
+		"paused":  {server.Pause, server.Resume},
+		"flushed": {func() { server.Do("FLUSHALL"); server.Do("SCRIPT", "FLUSH") }, func() {}},
+	} {
+		var stop atomic.Bool
+		var all sync.WaitGroup
+		all.Go(func() {
+			for !stop.Load() {
+				if counts := flood(t, urls, 5); len(counts) != 1 || counts[200] == 0 {
+					t.Errorf("%s: %v", name, counts)
+					return
+				}
+			}
+		})
+		c.breaks()
+		if name != "flushed" {
+			if counts := flood(t, closed, 5); counts[503] == 0 || counts[200] != 0 {
+				t.Errorf("%s: closed answers %v", name, counts)
+			}
+		}
+		c.mends()
+		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+			if counts := flood(t, closed, 1); counts[200] == 4 {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: it does not heal", name)
+			}
+		}
+		stop.Store(true)
+		all.Wait()
+	}
+}

@@ -1,0 +1,63 @@
+package identify
+
+import (
+	"crypto/sha256"
+	"errors"
+	"sync"
+	"time"
+
+	"gatehouse.dev/gatehouse/internal/exchange"
+)
+
+// Replay remembers what must be used only once, for as long as it would be
+// taken again. When it is full it takes nothing: to forget would be to let
+// something in twice.
+type Replay struct {
+	most  int
+	mu    sync.Mutex
+	until map[[16]byte]int64 // by exchange.Now
+	sweep int64
+}
+
+var (
+	// ErrReplayed says that something was used before.
+	ErrReplayed = errors.New("it was used before")
+	// ErrFull says that too much would have to be remembered.
+	ErrFull = errors.New("too many are remembered already")
+)
+
+// NewReplay returns a memory of at most so many.
+func NewReplay(most int) *Replay { return &Replay{most: most, until: make(map[[16]byte]int64)} }
+
+// Use takes down the use of what the parts name, for as long as given.
+func (r *Replay) Use(keep time.Duration, parts ...string) error {
+	h := sha256.New()
+	for _, p := range parts {
+		var n [4]byte
+		for i := range n {
+			n[i] = byte(len(p) >> (8 * i))
+		}
+		h.Write(n[:])
+		h.Write([]byte(p))
+	}
+	key := [16]byte(h.Sum(nil)[:16])
+	now := exchange.Now()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if until, ok := r.until[key]; ok && now < until {
+		return ErrReplayed
+	}
+	if len(r.until) >= r.most || now >= r.sweep {
+		for k, until := range r.until {
+			if now >= until {
+				delete(r.until, k)
+			}
+		}
+		r.sweep = now + int64(10*time.Second)
+		if len(r.until) >= r.most {
+			return ErrFull
+		}
+	}
+	r.until[key] = now + int64(keep)
+	return nil
+}

@@ -1,0 +1,38 @@
+// Package allof is the policy that says that several proofs are wanted at once. It owns
+// nothing else: the proofs are those of other policies.
+package allof
+
+import (
+	"gatehouse.dev/gatehouse/internal/identify"
+	"gatehouse.dev/gatehouse/internal/policy"
+)
+
+// Kind is the kind "all_of".
+func Kind() *policy.Kind {
+	return &policy.Kind{
+		Name: "all_of", Stage: policy.Identify,
+		New: func() policy.Config { return new(Config) },
+		Doc: "Wants several proofs of who asks at once.",
+	}
+}
+
+// Config lists the proofs.
+type Config struct {
+	// Policies that tell who asks, each of which has to have a proof.
+	Policies []*policy.Use `yaml:"policies" required:"true"`
+	// Whether requests without any credential go on, as nobody. A wrong one is refused all the same.
+	Optional bool `yaml:"optional"`
+	// Consumer that requests without any credential belong to. A wrong one is refused all the same.
+	Anonymous string `yaml:"anonymous" example:"guest"`
+	// Fields that tell the service who asks, by name: "consumer", "subject", "method", "credential", "groups", "scopes", "labels.NAME" or "claims.NAME". Fields of these names that a client sends are removed.
+	Headers map[string]string `yaml:"headers"`
+}
+
+// Compile compiles the policies of the list.
+func (c *Config) Compile(env *policy.Env) (policy.Policy, error) {
+	p, err := identify.Compose(env, false, c.Policies, identify.Options{Optional: c.Optional, Anonymous: c.Anonymous, Headers: c.Headers})
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
+}

@@ -1,0 +1,15 @@
+package allof_test
+
+import (
+	"testing"
+
+	"gatehouse.dev/gatehouse/internal/policy/all"
+	"gatehouse.dev/gatehouse/internal/policy/policytest"
+)
+
+func Test(t *testing.T) {
+	policytest.Run(t, policytest.Suite{
+		Catalog: all.Catalog(), Kind: "all_of",
+		Settings: "{ optional: true, policies: [ api_key: {}, basic: {} ] }",
+	})
+}

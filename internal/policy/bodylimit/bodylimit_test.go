@@ -1,0 +1,13 @@
+package bodylimit_test
+
+import (
+	"testing"
+
+	"gatehouse.dev/gatehouse/internal/policy/all"
+	"gatehouse.dev/gatehouse/internal/policy/policytest"
+)
+
+func Test(t *testing.T) {
+	policytest.Run(t, policytest.Suite{Catalog: all.Catalog(), Kind: "body_limit",
+		Settings: "{ max: 64KiB }"})
+}

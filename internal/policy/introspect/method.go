@@ -1,0 +1,191 @@
+package introspect
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"time"
+
+	"gatehouse.dev/gatehouse/internal/exchange"
+	"gatehouse.dev/gatehouse/internal/fetch"
+	"gatehouse.dev/gatehouse/internal/identify"
+	"gatehouse.dev/gatehouse/internal/jose"
+)
+
+type method struct {
+	place     identify.Place
+	config    *Config
+	audience  []string // nil: for anybody
+	bound     *identify.Binding
+	client    *fetch.Client
+	cache     *identify.Tokens[token]
+	consumers consumers
+}
+
+// token is what the issuer said of one. Nothing writes to it.
+type token struct {
+	wrong   error // why it is not good, nil when it is
+	issuer  string
+	subject string
+	scopes  []string
+	groups  []string
+	claims  map[string]any
+	cnf     identify.Confirmation
+}
+
+// longest is the longest token in bytes that is asked about.
+const longest = 8 << 10
+
+func (m *method) Prove(x *exchange.Exchange) error {
+	text, scheme, err := m.bound.Find(&m.place, &x.Request, longest)
+	switch {
+	case err != nil:
+		return m.refuse(err)
+	case text == "":
+		return identify.ErrNone
+	}
+	now := time.Now().Unix()
+	t := m.cache.Get(text, now)
+	if t == nil {
+		var until int64
+		if t, until, err = m.ask(text, now); err != nil {
+			return identify.Unavailable(fmt.Errorf("introspection: %w", err))
+		}
+		m.cache.Put(text, t, now, until)
+	}
+	if t.wrong != nil {
+		return m.refuse(t.wrong)
+	}
+	if err := m.bound.Check(x, scheme, text, &t.cnf); err != nil {
+		return m.refuse(err)
+	}
+	return m.identify(x, t)
+}
+
+func (m *method) refuse(cause error) error {
+	var p *exchange.Problem
+	if errors.As(cause, &p) {
+		return p
+	}
+	return &identify.Refusal{Cause: cause}
+}
+
+func (m *method) identify(x *exchange.Exchange, t *token) error {
+	who := &x.Who
+	known := false
+	if m.consumers != nil && t.issuer != "" {
+		var err error
+		if known, err = m.consumers.Subject(t.issuer, t.subject, who); err != nil {
+			return &identify.Refusal{Cause: err, Uncounted: true}
+		}
+	}
+	if !known && m.config.ConsumersOnly {
+		return &identify.Refusal{Cause: fmt.Errorf("no consumer has issuer %q and subject %q", t.issuer, t.subject), Uncounted: true}
+	}
+	if who.Credential == "" {
+		who.Credential = t.issuer
+	}
+	who.Subject, who.Scopes, who.Claims = t.subject, t.scopes, t.claims
+	who.Groups = slices.Concat(who.Groups, t.groups)
+	return nil
+}
+
+// ask asks the issuer. An error means that it could not be found out; that a
+// token is no good is in what is returned.
+func (m *method) ask(text string, now int64) (t *token, until int64, err error) {
+	c := m.config
+	// The name and secret are encoded as in a form before they become a user
+	// name and a password (RFC 6749, section 2.3.1).
+	user := url.QueryEscape(c.ClientID) + ":" + url.QueryEscape(c.ClientSecret.Reveal())
+	ctx, cancel := context.WithTimeout(context.Background(), c.HTTP.Timeout.D())
+	defer cancel()
+	a, err := m.client.Do(ctx, http.MethodPost, c.URL, http.Header{
+		"Authorization": {"Basic " + base64.StdEncoding.EncodeToString([]byte(user))},
+		"Content-Type":  {"application/x-www-form-urlencoded"},
+		"Accept":        {"application/json"},
+	}, []byte(url.Values{"token": {text}, "token_type_hint": {"access_token"}}.Encode()))
+	if err != nil {
+		return nil, 0, err
+	}
+	if a.Status != http.StatusOK {
+		return nil, 0, fmt.Errorf("the answer has status %d", a.Status)
+	}
+	claims, err := jose.Object(a.Body)
+	if err != nil {
+		return nil, 0, err
+	}
+	active, ok := claims["active"].(bool)
+	if !ok {
+		return nil, 0, errors.New(`the answer does not say whether the token is "active"`)
+	}
+	t, exp := m.read(active, claims, now)
+	if t.wrong != nil {
+		return t, now + int64(c.RememberWrong.D()/time.Second), nil
+	}
+	until = now + int64(c.Remember.D()/time.Second)
+	if exp != 0 {
+		until = min(until, exp)
+	}
+	return t, until, nil
+}
+
+// read checks what the issuer said. It has checked the token, but need not
+// have looked at whom it is for.
+func (m *method) read(active bool, claims map[string]any, now int64) (t *token, exp int64) {
+	no := func(format string, args ...any) (*token, int64) { return &token{wrong: fmt.Errorf(format, args...)}, 0 }
+	if !active {
+		return no("the issuer says that the token is not active")
+	}
+	if v, there := claims["exp"]; there {
+		var ok bool
+		if exp, ok = v.(int64); !ok {
+			return no(`the token's "exp" is no time`)
+		}
+		if now >= exp {
+			return no("the token expired %d s ago", now-exp)
+		}
+	}
+	if nbf, ok := claims["nbf"].(int64); ok && now < nbf {
+		return no("the token is not valid before %d s have passed", nbf-now)
+	}
+	issuer, there := claims["iss"].(string)
+	switch {
+	case m.config.Issuer == "":
+	case !there:
+		issuer = m.config.Issuer
+	case issuer != m.config.Issuer:
+		return no("the token is of issuer %q", issuer)
+	}
+	if !identify.Meant(claims["aud"], m.audience) {
+		return no("the token is for %q", claims["aud"])
+	}
+	subject, _ := identify.Claim(claims, m.config.SubjectClaim).(string)
+	if subject == "" {
+		return no("the token has no %q", m.config.SubjectClaim)
+	}
+	t = &token{issuer: issuer, subject: subject, claims: claims, scopes: identify.Scopes(claims)}
+	var err error
+	if t.cnf, err = identify.ReadConfirmation(claims); err != nil {
+		return &token{wrong: err}, 0
+	}
+	if m.config.GroupsClaim != "" {
+		t.groups = identify.Texts(identify.Claim(claims, m.config.GroupsClaim))
+	}
+	return t, exp
+}
+
+func (m *method) Place() string { return m.place.String() }
+
+func (m *method) Hide(x *exchange.Exchange, proved bool) {
+	if !m.config.Forward || !proved {
+		m.place.Remove(&x.Request)
+		m.bound.Remove(&x.Request)
+	}
+}
+
+// Challenge follows RFC 6750, section 3.
+func (m *method) Challenge(wrong bool) string { return m.bound.Challenge(m.config.Realm, wrong) }

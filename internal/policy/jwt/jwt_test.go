@@ -1,0 +1,222 @@
+package jwt_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"gatehouse.dev/gatehouse/internal/exchange"
+	"gatehouse.dev/gatehouse/internal/policy/all"
+	"gatehouse.dev/gatehouse/internal/policy/policytest"
+)
+
+const inline = `{ issuer: me, audience: shop, optional: true, keys: [ { public_key: { file: testdata/key.json } } ] }`
+
+func Test(t *testing.T) {
+	policytest.Run(t, policytest.Suite{Catalog: all.Catalog(), Kind: "jwt", Settings: inline})
+}
+
+func TestIdentify(t *testing.T) {
+	p := newProvider(t)
+	r := newRig(t, `
+consumers:
+  - name: mobile
+    groups: [partners]
+    labels: { plan: gold }
+    credentials:
+      - jwt: { issuer: `+p.URL+`, subject: ann }
+  - name: gone
+    disabled: true
+    credentials:
+      - jwt: { issuer: `+p.URL+`, subject: bob }
+`+route(`{ issuer: "`+p.URL+`", audience: [other, shop], groups_claim: roles, headers: { X-Who: consumer, X-Sub: subject, X-Groups: groups, X-Scopes: scopes, X-Tenant: claims.tenant, X-Plan: labels.plan } }`))
+	for _, s := range []struct {
+		name  string
+		token string
+	}{
+		{"rsa", token(t, p.rsa, nil, p.claims(nil))},
+		{"ec", token(t, p.ec, map[string]any{"typ": "at+jwt"}, p.claims(nil))},
+		{"ed", token(t, p.ed, map[string]any{"typ": "application/AT+JWT"}, p.claims(map[string]any{"aud": []any{"x", "shop"}}))},
+	} {
+		for range 2 { // verified, and then remembered
+			a := r.Do(policytest.Request{Target: "/", Header: append(bearer(s.token), exchange.Field{Name: "x-tenant", Value: "evil"})})
+			if a.Status != 200 {
+				t.Fatalf("%s: %v: %v", s.name, a, a.Problem)
+			}
+			got := r.Received()
+			h := &got[0].Header
+			for name, want := range map[string]string{
+				"X-Who": "mobile", "X-Sub": "ann", "X-Groups": "partners,admin,dev", "X-Scopes": "read write",
+				"X-Tenant": "acme", "X-Plan": "gold", "Authorization": "Bearer " + s.token,
+			} {
+				if h.Get(name) != want {
+					t.Errorf("%s: %s is %q", s.name, name, h.Get(name))
+				}
+			}
+		}
+	}
+	if a := r.Do(policytest.Request{Target: "/", Header: bearer(token(t, p.rsa, nil, p.claims(map[string]any{"sub": "bob"})))}); a.Status != 401 {
+		t.Errorf("a disabled consumer: %v", a)
+	}
+	a := r.Do(policytest.Request{Target: "/", Header: bearer(token(t, p.rsa, nil, p.claims(map[string]any{"sub": "eve", "tenant": nil})))})
+	if got := r.Received(); a.Status != 200 || got[0].Header.Get("X-Who") != "" || got[0].Header.Get("X-Sub") != "eve" {
+		t.Errorf("a subject without a consumer: %v", a)
+	}
+	if a := r.Do(policytest.Request{Target: "/"}); a.Status != 401 || a.Header.Get("WWW-Authenticate") != `Bearer realm="gatehouse"` || a.Problem.Code != "credential_missing" {
+		t.Errorf("without a token: %v", a)
+	}
+	if a := r.Do(policytest.Request{Target: "/", Header: bearer("x")}); a.Status != 401 || a.Header.Get("WWW-Authenticate") != `Bearer realm="gatehouse", error="invalid_token"` {
+		t.Errorf("with a wrong one: %v", a)
+	}
+}
+
+// TestKeys rotates keys, and lets the issuer fail.
+func TestKeys(t *testing.T) {
+	p := newProvider(t)
+	p.publish(t, p.rsa)
+	r := newRig(t, route(`{ issuer: "`+p.URL+`", audience: shop, jwks_url: "`+p.URL+`/jwks", cooldown: 1s, attempts: { client: 0 } }`))
+	do := func(token string) int { return r.Do(policytest.Request{Target: "/", Header: bearer(token)}).Status }
+	old, next := token(t, p.rsa, nil, p.claims(nil)), token(t, p.ec, nil, p.claims(nil))
+	if got := do(old); got != 200 {
+		t.Fatalf("the first key: %d", got)
+	}
+	if got := do(next); got != 401 {
+		t.Errorf("a key that is not published: %d", got)
+	}
+	// The issuer publishes another key: a token with it has the keys loaded.
+	p.publish(t, p.ec)
+	deadline := time.Now().Add(20 * time.Second)
+	for do(next) != 200 {
+		if time.Now().After(deadline) {
+			t.Fatal("the new key is never loaded")
+		}
+	}
+	if got := do(old); got != 401 {
+		t.Errorf("a remembered token of a key that was withdrawn: %d", got)
+	}
+	p.keys.Store([]byte{})
+	if got := do(token(t, p.ec, nil, p.claims(map[string]any{"sub": "bob"}))); got != 200 {
+		t.Errorf("while the issuer is down: %d", got)
+	}
+}
+
+// TestUnavailable has issuers that never give a usable key.
+func TestUnavailable(t *testing.T) {
+	p := newProvider(t)
+	for name, settings := range map[string]string{
+		"redirect":         `{ issuer: "` + p.URL + `", audience: shop, jwks_url: "` + p.URL + `/moved" }`,
+		"not found":        `{ issuer: "` + p.URL + `", audience: shop, jwks_url: "` + p.URL + `/none" }`,
+		"large":            `{ issuer: "` + p.URL + `", audience: shop, http: { max_body: 1KiB }, jwks_url: "` + p.URL + `/large" }`,
+		"link-local":       `{ issuer: "` + p.URL + `", audience: shop, http: { plain: true }, jwks_url: "http://169.254.169.254/latest" }`,
+		"nobody there":     `{ issuer: "` + p.URL + `", audience: shop, jwks_url: "http://127.0.0.1:1/jwks" }`,
+		"another's by URL": `{ issuer: "` + p.URL + `/", audience: shop }`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, route(settings))
+			claims := p.claims(nil)
+			if name == "another's by URL" {
+				claims["iss"] = p.URL + "/"
+			}
+			a := r.Do(policytest.Request{Target: "/", Header: bearer(token(t, p.rsa, nil, claims))})
+			if a.Status != 503 || a.Problem.Code != "identity_unavailable" || a.Header.Get("Retry-After") == "" {
+				t.Errorf("%v: %v", a, a.Problem)
+			}
+			if got := r.Received(); len(got) != 0 {
+				t.Errorf("the service was asked: %v", got)
+			}
+		})
+	}
+}
+
+func TestFaults(t *testing.T) {
+	for settings, want := range map[string]string{
+		`{}`:                                   "jwt.issuer: the issuer is missing",
+		`{ issuer: "https://id.example.com" }`: "jwt.audience: the audience is missing",
+		`{ issuer: me, audience: a }`:          `jwt.issuer: "me/.well-known/openid-configuration" is not a URL`,
+		`{ issuer: "https://i", audience: a, jwks_url: "http://id.example.com/k" }`:               `plain: true`,
+		`{ issuer: "https://i", audience: a, jwks_url: "https://u:p@id.example.com" }`:            "must not hold a user name",
+		`{ issuer: i, audience: a, keys: [ {} ] }`:                                                "jwt.keys[0]: a key is either",
+		`{ issuer: i, audience: a, keys: [ { secret: short, algorithm: HS256 } ] }`:               "jwt.keys[0].secret: a secret has at least 32 bytes",
+		`{ issuer: i, audience: a, keys: [ { secret: x } ] }`:                                     "jwt.keys[0].algorithm: a secret needs its algorithm",
+		`{ issuer: i, audience: a, keys: [ { public_key: x } ] }`:                                 "jwt.keys[0].public_key: this is neither",
+		`{ audience: a, issuers: [ { issuer: i, audience: a } ] }`:                                "belong to an issuer",
+		`{ issuers: [ { issuer: "https://i" } ] }`:                                                "jwt.issuers[0].audience: the audience is missing",
+		`{ issuer: "https://i", audience: a, issuers: [ { issuer: "https://i", audience: a } ] }`: "stands twice",
+		`{ issuer: "https://i", audience: a, http: { ca_file: /none } }`:                          "jwt.http.ca_file: open /none",
+		`{ issuer: "https://i", audience: a, query: q, bound: { to: dpop } }`:                     "jwt.bound.to: a token with a proof",
+		`{ issuer: "https://i", audience: a, bound: { origin: "https://i/path" } }`:               "jwt.bound.origin",
+	} {
+		r := policytest.NewRig(t, all.Catalog(), "routes: []\n", nil)
+		if got := r.Apply(route(settings)).Error(); !strings.Contains(got, want) {
+			t.Errorf("%s:\n%s\nwant %s", settings, got, want)
+		}
+		r.Close()
+	}
+}
+
+// TestExpiry lets time pass over a token that is remembered.
+func TestExpiry(t *testing.T) {
+	secret := sign(t, []byte("0123456789abcdef0123456789abcdef"), "HS256", "")
+	r := newRig(t, route(`{ issuer: me, audience: shop, leeway: 0, keys: [ { algorithm: HS256, secret: 0123456789abcdef0123456789abcdef } ] }`))
+	now := time.Now().Unix()
+	text := token(t, secret, nil, map[string]any{"iss": "me", "aud": "shop", "sub": "a", "exp": now + 2})
+	if a := r.Do(policytest.Request{Target: "/", Header: bearer(text)}); a.Status != 200 {
+		t.Fatalf("%v: %v", a, a.Problem)
+	}
+	for time.Now().Unix() < now+2 { // the wall clock is what a token goes by
+		time.Sleep(50 * time.Millisecond)
+	}
+	if a := r.Do(policytest.Request{Target: "/", Header: bearer(text)}); a.Status != 401 || !strings.Contains(a.Problem.Error(), "expired") {
+		t.Errorf("after it expired: %v", a)
+	}
+}
+
+func TestPlainPathAllocates(t *testing.T) {
+	if raced {
+		t.Skip("the race detector allocates")
+	}
+	serve, without := plain(t, true), plain(t, false)
+	if more := testing.AllocsPerRun(200, serve) - testing.AllocsPerRun(200, without); more > 0 {
+		t.Errorf("%v allocations a request", more)
+	}
+}
+
+// plain serves a request with a token that is remembered.
+func plain(t testing.TB, with bool) func() {
+	p := newProvider(t)
+	text := "routes:\n  - match: /*\n    upstream: http://up\n"
+	if with {
+		text = route(`{ issuer: "` + p.URL + `", audience: shop, headers: { X-Tenant: claims.tenant } }`)
+	}
+	serve := policytest.PlainWith(t, all.Catalog(), text, nil, bearer(token(t, p.rsa, nil, p.claims(nil)))...)
+	serve()
+	return serve
+}
+
+// BenchmarkRequest shows what the policy adds to a request whose token is
+// remembered.
+func BenchmarkRequest(b *testing.B) {
+	for name, with := range map[string]bool{"policy=false": false, "policy=true": true} {
+		b.Run(name, func(b *testing.B) {
+			serve := plain(b, with)
+			b.ReportAllocs()
+			for b.Loop() {
+				serve()
+			}
+		})
+	}
+}
+
+// BenchmarkVerify shows what a token costs that is seen for the first time.
+func BenchmarkVerify(b *testing.B) {
+	p := newProvider(b)
+	for name, s := range map[string]string{"RS256": token(b, p.rsa, nil, p.claims(nil)), "ES256": token(b, p.ec, nil, p.claims(nil)), "EdDSA": token(b, p.ed, nil, p.claims(nil))} {
+		b.Run(name, func(b *testing.B) {
+			serve := policytest.PlainWith(b, all.Catalog(), route(`{ cache: 0, issuer: "`+p.URL+`", audience: shop }`), nil, bearer(s)...)
+			b.ReportAllocs()
+			for b.Loop() {
+				serve()
+			}
+		})
+	}
+}

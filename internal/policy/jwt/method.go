@@ -1,0 +1,236 @@
+package jwt
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"gatehouse.dev/gatehouse/internal/exchange"
+	"gatehouse.dev/gatehouse/internal/identify"
+	"gatehouse.dev/gatehouse/internal/jose"
+	"gatehouse.dev/gatehouse/internal/policy"
+)
+
+type method struct {
+	place     identify.Place
+	config    *Config
+	issuers   map[string]*issuer
+	types     []string // in lower case
+	leeway    int64    // seconds
+	bound     *identify.Binding
+	cache     *identify.Tokens[verified] // nil: nothing is remembered
+	consumers consumers
+}
+
+func typesOf(list policy.StringList) []string {
+	types := make([]string, len(list))
+	for i, t := range list {
+		types[i] = strings.TrimPrefix(strings.ToLower(t), "application/")
+	}
+	return types
+}
+
+// verified is a token that has been verified, and what it says. Nothing writes
+// to it.
+type verified struct {
+	until   int64     // seconds since 1970
+	key     *jose.Key // what the token says is void once the key is gone
+	issuer  string
+	subject string
+	scopes  []string
+	groups  []string
+	claims  map[string]any
+	cnf     identify.Confirmation
+}
+
+// cacheKey names the cache of all uses with the same settings.
+func (m *method) cacheKey() string {
+	c := m.config
+	secrets := []string{}
+	list := c.Keys
+	for _, i := range c.Issuers {
+		if i != nil {
+			list = slices.Concat(list, i.Keys)
+		}
+	}
+	for _, k := range list {
+		if k != nil {
+			secrets = append(secrets, k.secrets())
+		}
+	}
+	return "tokens " + identify.Fingerprint(c, secrets)
+}
+
+func (m *method) Prove(x *exchange.Exchange) error {
+	text, scheme, err := m.bound.Find(&m.place, &x.Request, jose.Longest)
+	switch {
+	case err != nil:
+		return m.refuse(err)
+	case text == "":
+		return identify.ErrNone
+	}
+	now := time.Now().Unix()
+	v := m.cache.Get(text, now)
+	if v == nil || v.key.Gone() {
+		if v, err = m.verify(text, now); err != nil {
+			return err
+		}
+		m.cache.Put(text, v, now, v.until)
+	}
+	if err := m.bound.Check(x, scheme, text, &v.cnf); err != nil {
+		return m.refuse(err)
+	}
+	return m.identify(x, v)
+}
+
+// identify fills in what a verified token says, and whose consumer it is. That
+// is looked up every time: it may have changed.
+func (m *method) identify(x *exchange.Exchange, v *verified) error {
+	who := &x.Who
+	known := false
+	if m.consumers != nil {
+		var err error
+		if known, err = m.consumers.Subject(v.issuer, v.subject, who); err != nil {
+			return &identify.Refusal{Cause: err, Uncounted: true}
+		}
+	}
+	if !known && m.config.ConsumersOnly {
+		return &identify.Refusal{Cause: fmt.Errorf("no consumer has issuer %q and subject %q", v.issuer, v.subject), Uncounted: true}
+	}
+	if who.Credential == "" {
+		who.Credential = v.issuer
+	}
+	who.Subject, who.Scopes, who.Claims = v.subject, v.scopes, v.claims
+	switch {
+	case len(who.Groups) == 0:
+		who.Groups = v.groups
+	case len(v.groups) > 0:
+		who.Groups = append(slices.Clip(slices.Clone(who.Groups)), v.groups...)
+	}
+	return nil
+}
+
+func (m *method) refuse(cause error) error {
+	var p *exchange.Problem
+	if errors.As(cause, &p) {
+		return p
+	}
+	return &identify.Refusal{Cause: cause}
+}
+
+// verify reads a token, checks its signature and all that it says.
+func (m *method) verify(text string, now int64) (*verified, error) {
+	t, err := jose.Parse(text)
+	if err != nil {
+		return nil, m.refuse(err)
+	}
+	if t.Typ != "" && !slices.Contains(m.types, t.Typ) {
+		return nil, m.refuse(fmt.Errorf("tokens of type %q are for another purpose", t.Typ))
+	}
+	i := m.issuers[t.Text("iss")]
+	if i == nil {
+		return nil, m.refuse(fmt.Errorf("issuer %q is not known", t.Claims["iss"]))
+	}
+	keys, err := i.find(t.Kid, t.Alg)
+	switch {
+	case errors.Is(err, jose.ErrUnavailable):
+		return nil, identify.Unavailable(fmt.Errorf("issuer %q: %w", i.name, err))
+	case err != nil:
+		return nil, m.refuse(err)
+	case len(keys) == 0:
+		return nil, m.refuse(fmt.Errorf("issuer %q has no key %q for %s", i.name, t.Kid, t.Alg))
+	}
+	key, err := t.Verify(keys)
+	if err != nil {
+		return nil, m.refuse(err)
+	}
+	v, err := m.claims(t, i, now)
+	if err != nil {
+		// Whoever has a token that was signed is not guessing.
+		return nil, &identify.Refusal{Cause: err, Uncounted: true}
+	}
+	v.key = key
+	return v, nil
+}
+
+// claims checks what a token says of itself (RFC 7519, section 4.1).
+func (m *method) claims(t *jose.Token, i *issuer, now int64) (*verified, error) {
+	exp, err := moment(t, "exp")
+	if err != nil {
+		return nil, err
+	}
+	nbf, err := moment(t, "nbf")
+	if err != nil {
+		return nil, err
+	}
+	iat, err := moment(t, "iat")
+	switch {
+	case err != nil:
+		return nil, err
+	case exp == 0 && !m.config.Endless:
+		return nil, errors.New(`the token has no "exp"`)
+	case exp != 0 && now >= exp+m.leeway:
+		return nil, fmt.Errorf("the token expired %d s ago", now-exp)
+	case nbf > now+m.leeway:
+		return nil, fmt.Errorf("the token is not valid before %d s have passed", nbf-now)
+	case iat > now+m.leeway:
+		return nil, fmt.Errorf("the token is issued %d s in the future", iat-now)
+	}
+	if !identify.Meant(t.Claims["aud"], i.audience) {
+		return nil, fmt.Errorf("the token is for %q", t.Claims["aud"])
+	}
+	subject, _ := identify.Claim(t.Claims, m.config.SubjectClaim).(string)
+	if subject == "" {
+		return nil, fmt.Errorf("the token has no %q", m.config.SubjectClaim)
+	}
+	v := &verified{issuer: i.name, subject: subject, claims: t.Claims, scopes: identify.Scopes(t.Claims)}
+	if v.cnf, err = identify.ReadConfirmation(t.Claims); err != nil {
+		return nil, err
+	}
+	if m.config.GroupsClaim != "" {
+		v.groups = identify.Texts(identify.Claim(t.Claims, m.config.GroupsClaim))
+	}
+	// No further than a day: an endless token is looked at again.
+	v.until = now + 86400
+	if exp != 0 {
+		v.until = min(v.until, exp+m.leeway)
+	}
+	return v, nil
+}
+
+// moment reads a claim that is a time, 0 when it is not there.
+func moment(t *jose.Token, name string) (int64, error) {
+	const most = 1 << 53
+	switch v := t.Claims[name].(type) {
+	case nil:
+		if _, there := t.Claims[name]; !there {
+			return 0, nil
+		}
+	case int64:
+		if v > 0 && v < most {
+			return v, nil
+		}
+	case float64:
+		if v >= 1 && v < most {
+			return int64(v), nil
+		}
+	}
+	return 0, fmt.Errorf("the token's %q is no time", name)
+}
+
+func (m *method) Place() string { return m.place.String() }
+
+func (m *method) Hide(x *exchange.Exchange, proved bool) {
+	if !m.config.Forward || !proved {
+		m.place.Remove(&x.Request)
+		m.bound.Remove(&x.Request)
+	}
+}
+
+// Challenge follows RFC 6750, section 3: a request without a token is told no
+// error.
+func (m *method) Challenge(wrong bool) string {
+	return m.bound.Challenge(m.config.Realm, wrong)
+}

@@ -1,0 +1,206 @@
+package ldap
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/tls"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	ldap "github.com/go-ldap/ldap/v3"
+
+	"gatehouse.dev/gatehouse/internal/exchange"
+	"gatehouse.dev/gatehouse/internal/identify"
+)
+
+type method struct {
+	config *Config
+	place  identify.Place
+	guard  *identify.Guard
+	tls    *tls.Config
+	seats  chan struct{}
+	right  *identify.Tokens[person] // by keyed hashes of names and passwords
+	key    []byte
+}
+
+// person is what the directory knows of somebody. Nothing writes to it.
+type person struct {
+	dn     string
+	groups []string
+	claims map[string]any
+}
+
+// The longest credential, in bytes of its encoded form, and name.
+const (
+	longest     = 2048
+	longestName = 256
+)
+
+var (
+	errForm  = errors.New("the credential is not base64 of name:password in UTF-8")
+	errWrong = errors.New("the directory does not take the name or the password")
+)
+
+func (m *method) Prove(x *exchange.Exchange) error {
+	text, err := m.place.Find(&x.Request, longest)
+	switch {
+	case err != nil:
+		return &identify.Refusal{Cause: err}
+	case text == "":
+		return identify.ErrNone
+	}
+	data, err := base64.StdEncoding.Strict().DecodeString(text)
+	user, pass, ok := strings.Cut(string(data), ":")
+	// An empty password would be no password at all: a directory takes that as
+	// anybody (RFC 4513, section 5.1.2).
+	if err != nil || !ok || user == "" || pass == "" || len(user) > longestName || !utf8.Valid(data) || strings.ContainsFunc(string(data), func(r rune) bool { return r < ' ' || r == 0x7f }) {
+		return &identify.Refusal{Cause: errForm}
+	}
+	now := time.Now().Unix()
+	key := m.sum(user, pass)
+	p := m.right.Get(key, now)
+	if p == nil {
+		if err := m.guard.Blocked(user); err != nil {
+			return err
+		}
+		p, err = m.ask(user, pass)
+		switch {
+		case errors.Is(err, errWrong):
+			return &identify.Refusal{Cause: err, Credential: user}
+		case err != nil:
+			return identify.Unavailable(fmt.Errorf("directory: %w", err))
+		}
+		m.right.Put(key, p, now, now+int64(m.config.Remember.D()/time.Second))
+	}
+	x.Who.Subject, x.Who.Credential, x.Who.Groups, x.Who.Claims = user, p.dn, p.groups, p.claims
+	return nil
+}
+
+func (m *method) sum(user, pass string) string {
+	mac := hmac.New(sha256.New, m.key)
+	mac.Write([]byte(user + ":" + pass))
+	return string(mac.Sum(nil))
+}
+
+// ask finds somebody and tries the password. Known and unknown names take the
+// same steps.
+func (m *method) ask(user, pass string) (*person, error) {
+	timeout := m.config.Connection.Timeout.D()
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	select {
+	case m.seats <- struct{}{}:
+		defer func() { <-m.seats }()
+	case <-ctx.Done():
+		return nil, errors.New("all connections are in use")
+	}
+	conn, err := m.connect(timeout)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	filter := strings.ReplaceAll(m.config.UserFilter, placeholder, ldap.EscapeFilter(user))
+	attributes := append(slices.Clone([]string(m.config.Attributes)), "1.1")
+	if m.config.GroupAttribute != "" {
+		attributes = append(attributes, m.config.GroupAttribute)
+	}
+	// Two are asked for, so that more than one is noticed.
+	found, err := conn.Search(ldap.NewSearchRequest(m.config.BaseDN, ldap.ScopeWholeSubtree, ldap.NeverDerefAliases, 2, int(timeout/time.Second)+1, false, filter, attributes, nil))
+	if err != nil && !ldap.IsErrorWithCode(err, ldap.LDAPResultSizeLimitExceeded) && !ldap.IsErrorWithCode(err, ldap.LDAPResultNoSuchObject) {
+		return nil, err
+	}
+	known := found != nil && len(found.Entries) == 1
+	dn := "cn=" + nobody() + "," + m.config.BaseDN
+	if known {
+		dn = found.Entries[0].DN
+	}
+	switch err := conn.Bind(dn, pass); {
+	case err == nil && known:
+		return m.person(found.Entries[0]), nil
+	case err == nil, isRefusal(err):
+		return nil, errWrong
+	default:
+		return nil, err
+	}
+}
+
+// isRefusal tells an answer about a name or password from one about the
+// directory's state.
+func isRefusal(err error) bool {
+	return ldap.IsErrorAnyOf(err, ldap.LDAPResultInvalidCredentials, ldap.LDAPResultNoSuchObject, ldap.LDAPResultInvalidDNSyntax,
+		ldap.LDAPResultUnwillingToPerform, ldap.LDAPResultConstraintViolation, ldap.LDAPResultInappropriateAuthentication, ldap.LDAPResultInsufficientAccessRights)
+}
+
+func nobody() string {
+	b := make([]byte, 8)
+	rand.Read(b)
+	return "nobody-" + hex.EncodeToString(b)
+}
+
+func (m *method) connect(timeout time.Duration) (*ldap.Conn, error) {
+	conn, err := ldap.DialURL(m.config.URL, ldap.DialWithDialer(m.config.Connection.Dialer()), ldap.DialWithTLSConfig(m.tls))
+	if err != nil {
+		return nil, err
+	}
+	conn.SetTimeout(timeout)
+	if m.config.StartTLS {
+		err = conn.StartTLS(m.tls)
+	}
+	if err == nil && m.config.BindDN != "" {
+		err = conn.Bind(m.config.BindDN, m.config.BindPassword.Reveal())
+	}
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return conn, nil
+}
+
+// person reads an entry.
+func (m *method) person(e *ldap.Entry) *person {
+	p := &person{dn: e.DN, claims: make(map[string]any)}
+	for _, name := range m.config.Attributes {
+		switch values := e.GetEqualFoldAttributeValues(name); len(values) {
+		case 0:
+		case 1:
+			p.claims[name] = values[0]
+		default:
+			list := make([]any, len(values))
+			for i, v := range values {
+				list[i] = v
+			}
+			p.claims[name] = list
+		}
+	}
+	if m.config.GroupAttribute == "" {
+		return p
+	}
+	for _, v := range e.GetEqualFoldAttributeValues(m.config.GroupAttribute) {
+		if dn, err := ldap.ParseDN(v); err == nil && len(dn.RDNs) > 1 && len(dn.RDNs[0].Attributes) > 0 {
+			v = dn.RDNs[0].Attributes[0].Value
+		}
+		p.groups = append(p.groups, v)
+	}
+	return p
+}
+
+func (m *method) Place() string { return m.place.String() }
+
+func (m *method) Hide(x *exchange.Exchange, proved bool) {
+	if !m.config.Forward || !proved {
+		m.place.Remove(&x.Request)
+	}
+}
+
+// Challenge says that names and passwords are UTF-8 (RFC 7617, section 2.1).
+func (m *method) Challenge(bool) string {
+	return `Basic realm="` + m.config.Realm + `", charset="UTF-8"`
+}

@@ -1,0 +1,166 @@
+package oidc
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"gatehouse.dev/gatehouse/internal/exchange"
+	"gatehouse.dev/gatehouse/internal/identify"
+	"gatehouse.dev/gatehouse/internal/policy"
+)
+
+type method struct {
+	config     *Config
+	provider   *provider
+	seal       *seal
+	renewals   *renewals
+	ended      *ended
+	answers    policy.Slot[cookies]
+	consumers  consumers
+	hostCookie string // the cookie's name where the browser came by https
+	signIn     bool   // whoever has no session is sent to the provider
+}
+
+func (m *method) Prove(x *exchange.Exchange) error {
+	switch x.Request.Path {
+	case m.config.Callback:
+		return m.callback(x)
+	case m.config.Logout:
+		return m.logout(x)
+	case m.config.BackChannel:
+		return m.backChannel(x)
+	}
+	s, err := m.read(x)
+	if s != nil && err == nil {
+		s, err = m.fresh(x, s)
+	}
+	if err == nil && s != nil {
+		return m.identify(x, s)
+	}
+	if err != nil {
+		var p *exchange.Problem
+		if errors.As(err, &p) {
+			return p
+		}
+	}
+	switch {
+	case m.signIn && navigates(&x.Request):
+		return m.begin(x)
+	case err != nil:
+		return &identify.Refusal{Cause: err, Uncounted: true}
+	}
+	return identify.ErrNone
+}
+
+// fresh returns the session, renewed where its access token is about to expire.
+func (m *method) fresh(x *exchange.Exchange, s *session) (*session, error) {
+	if m.ended.has(s) {
+		return nil, errors.New("the provider has ended the session")
+	}
+	now := time.Now().Unix()
+	switch {
+	case s.Good == 0 || now < s.Good:
+		return s, nil
+	case s.Renew == "":
+		return nil, errors.New("the session's token has expired and cannot be renewed")
+	}
+	next, err := m.renewals.do(s.Renew, func() (*session, error) { return m.renew(s, now) })
+	var no *refused
+	switch {
+	case errors.As(err, &no):
+		return nil, err // the provider does not want it: people sign in again
+	case err != nil:
+		return nil, identify.Unavailable(fmt.Errorf("renewing a session: %w", err))
+	}
+	return next, m.write(x, m.answers.Get(x), next)
+}
+
+// identify fills in who signed in.
+func (m *method) identify(x *exchange.Exchange, s *session) error {
+	who := &x.Who
+	known := false
+	if m.consumers != nil {
+		var err error
+		if known, err = m.consumers.Subject(m.config.Issuer, s.Subject, who); err != nil {
+			return &identify.Refusal{Cause: err, Uncounted: true}
+		}
+	}
+	if !known && m.config.ConsumersOnly {
+		return &exchange.Problem{
+			Status: 403, Code: "consumer_unknown", Side: exchange.SideClient, Detail: "This account may not come in here.",
+			Cause: fmt.Errorf("no consumer has subject %q", s.Subject),
+		}
+	}
+	if who.Credential == "" {
+		who.Credential = m.config.Issuer
+	}
+	who.Subject, who.Claims = s.Subject, s.Claims
+	if m.config.GroupsClaim != "" {
+		who.Groups = slices.Concat(who.Groups, identify.Texts(identify.Claim(s.Claims, m.config.GroupsClaim)))
+	}
+	switch m.config.Forward {
+	case "access_token":
+		x.Request.Header.SetKnown(exchange.Authorization, "Bearer "+s.Access)
+	case "id_token":
+		x.Request.Header.SetKnown(exchange.Authorization, "Bearer "+s.IDToken)
+	}
+	return nil
+}
+
+// navigates tells a browser that opens a page from a script that would not
+// know what to do with the provider's page. Browsers say it in Sec-Fetch-Mode.
+func navigates(r *exchange.Request) bool {
+	if r.Method != "GET" && r.Method != "HEAD" {
+		return false
+	}
+	h := &r.Header
+	if mode := h.Get("Sec-Fetch-Mode"); mode != "" {
+		return mode == "navigate"
+	}
+	if h.Get("X-Requested-With") != "" {
+		return false
+	}
+	for t := range exchange.Tokens(h.Known(exchange.Accept)) {
+		if kind, _, _ := strings.Cut(t, ";"); exchange.EqualFold(strings.TrimSpace(kind), "text/html") {
+			return true
+		}
+	}
+	return false
+}
+
+// origin is where browsers know the gateway.
+func (m *method) origin(x *exchange.Exchange) string {
+	if m.config.Origin != "" {
+		return strings.TrimSuffix(m.config.Origin, "/")
+	}
+	return identify.Origin(x)
+}
+
+// redirect answers with a way to go.
+func redirect(x *exchange.Exchange, to string, out *cookies) error {
+	r := &x.Response
+	r.Status = 303
+	r.Header.AddKnown(exchange.Location, to)
+	r.Header.AddKnown(exchange.CacheControl, "no-store")
+	r.Header.Add("Referrer-Policy", "no-referrer")
+	r.SetBody(nil)
+	out.set(x)
+	return identify.ErrAnswered
+}
+
+func (m *method) Place() string { return "session" }
+
+// Hide takes the session, and logins that are under way, out of the cookies.
+func (m *method) Hide(x *exchange.Exchange, _ bool) {
+	identify.RemoveCookies(&x.Request.Header, func(name string) bool {
+		name = strings.TrimPrefix(name, "__Host-")
+		own, ok := strings.CutPrefix(name, m.config.Cookie)
+		return ok && (own == "" || own[0] == '.' || strings.HasPrefix(own, loginSuffix))
+	})
+}
+
+// Challenge is for scripts: a browser that opens a page is sent to the provider.
+func (m *method) Challenge(bool) string { return `Session realm="gatehouse"` }

@@ -1,0 +1,142 @@
+// Package opa is the policy that asks Open Policy Agent whether a request may
+// pass, by OPA's data API over HTTP. It owns the input that a rule sees and the
+// reading of what the rule yields. What is undefined, slow or odd means a
+// refusal, unless the configuration says otherwise.
+package opa
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"gatehouse.dev/gatehouse/internal/decision"
+	"gatehouse.dev/gatehouse/internal/exchange"
+	"gatehouse.dev/gatehouse/internal/policy"
+)
+
+// Kind is the kind "opa".
+func Kind() *policy.Kind {
+	return &policy.Kind{
+		Name: "opa", Stage: policy.Authorize,
+		New: func() policy.Config {
+			return &Config{Timeout: policy.Duration(200 * time.Millisecond), CacheEntries: 10_000}
+		},
+		Doc: "Asks Open Policy Agent by its data API whether a request may pass.",
+	}
+}
+
+// Config says which rule to ask, what to show, and what the answer may change.
+type Config struct {
+	// URL of the rule: http://host:8181/v1/data/package/rule. The rule yields true, or an object with "allow".
+	URL string `yaml:"url" required:"true" example:"http://127.0.0.1:8181/v1/data/http/authz/allow"`
+	// Token that OPA wants, sent as a bearer.
+	Token policy.Secret `yaml:"token"`
+	// How long to wait for a decision.
+	Timeout policy.Duration `yaml:"timeout" min:"1ms" max:"1m"`
+	// Let requests pass while OPA does not answer. Otherwise they are answered 503. A rule that is undefined is a refusal in any case.
+	FailOpen bool `yaml:"fail_open"`
+	// Request fields that are shown. Default: all of them.
+	Headers policy.StringList `yaml:"headers" example:"Authorization"`
+	// Largest JSON body in bytes that is shown, as a whole; a larger one is answered 413. 0 shows none.
+	Body policy.Size `yaml:"body" max:"16MiB"`
+	// Request fields that the rule may set, by an object "headers". They are taken off what the client sends, whatever the rule says.
+	Sets policy.StringList `yaml:"sets" example:"X-User"`
+	// How long a decision is remembered for the same input. 0 is not at all. It needs headers to name what is shown.
+	CacheTTL policy.Duration `yaml:"cache_ttl" max:"1h"`
+	// Decisions that are remembered at most.
+	CacheEntries int `yaml:"cache_entries" min:"2" max:"1000000"`
+	// Only log what would be refused.
+	DryRun bool `yaml:"dry_run"`
+}
+
+// Repeatable says that the rules of all levels are asked.
+func (*Config) Repeatable() {}
+
+// Compile finds the live connections.
+func (c *Config) Compile(env *policy.Env) (policy.Policy, error) {
+	var faults []error
+	fault := func(field, text, hint string) {
+		faults = append(faults, &policy.Fault{Field: field, Text: text, Hint: hint})
+	}
+	names := func(key string, list []string) []string {
+		out := make([]string, len(list))
+		for i, name := range list {
+			if f := policy.CheckField(name); f != nil {
+				fault(fmt.Sprintf("%s[%d]", key, i), f.Text, f.Hint)
+			}
+			out[i] = strings.ToLower(name)
+		}
+		return out
+	}
+	a := &asker{
+		url: c.URL, token: c.Token, timeout: c.Timeout.D(), open: c.FailOpen, body: int64(c.Body),
+		headers: names("headers", c.Headers), sets: names("sets", c.Sets), tell: policy.NewTeller(env), dryRun: c.DryRun,
+	}
+	for i, name := range a.sets {
+		if slices.Contains([]string{"x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-forwarded-port", "forwarded", "x-real-ip"}, name) {
+			fault(fmt.Sprintf("sets[%d]", i), fmt.Sprintf("%q is asserted by the gateway", name), "remove it")
+		}
+	}
+	target, err := url.Parse(c.URL)
+	if err != nil || target.Scheme != "http" && target.Scheme != "https" || target.Host == "" || !strings.HasPrefix(target.Path, "/v1/data/") || target.RawQuery != "" || target.User != nil {
+		fault("url", fmt.Sprintf("%q is not the URL of a rule", c.URL), "write http://host:8181/v1/data/package/rule")
+	}
+	if c.CacheTTL > 0 && len(c.Headers) == 0 {
+		fault("cache_ttl", "a decision made from all fields is never asked for again", "name in headers what it is made from")
+	}
+	if err := errors.Join(faults...); err != nil {
+		return nil, err
+	}
+	a.client = env.Keep("client", func() any { return &client{newClient()} }).(*client)
+	if c.CacheTTL > 0 {
+		kept := fmt.Sprintf("cache %s %s %v %v %d", c.URL, c.CacheTTL, a.headers, a.sets, c.CacheEntries)
+		a.cache = env.Keep(kept, func() any { return decision.New[*verdict](c.CacheEntries, c.CacheTTL.D()) }).(*decision.Cache[*verdict])
+	}
+	return a, nil
+}
+
+// client is let go when no configuration asks for it any more.
+type client struct{ *http.Client }
+
+// Retire closes what is idle.
+func (c *client) Retire() { c.CloseIdleConnections() }
+
+// newClient makes a client that does not follow redirections, uses no proxy,
+// and does not speak to link-local addresses, where clouds keep secrets.
+func newClient() *http.Client {
+	dialer := &net.Dialer{Timeout: 2 * time.Second, Control: func(_, address string, _ syscall.RawConn) error {
+		ap, err := netip.ParseAddrPort(address)
+		if err == nil && (ap.Addr().Unmap().IsLinkLocalUnicast() || ap.Addr().IsMulticast()) {
+			return fmt.Errorf("%s is a link-local address", ap.Addr())
+		}
+		return err
+	}}
+	return &http.Client{
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		Transport: &http.Transport{
+			DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+				return dialer.DialContext(ctx, network, address)
+			},
+			MaxIdleConnsPerHost: 64, MaxConnsPerHost: 256, IdleConnTimeout: 90 * time.Second,
+			TLSHandshakeTimeout: 2 * time.Second, MaxResponseHeaderBytes: 16 << 10, DisableCompression: true,
+		},
+	}
+}
+
+var refused = exchange.Problem{
+	Status: 403, Code: "opa_denied", Side: exchange.SideClient,
+	Detail: "You may not make this request.",
+}
+
+var unavailable = exchange.Problem{
+	Status: 503, Code: "opa_unavailable", Side: exchange.SideGateway, Retry: time.Second,
+	Detail: "Nobody can decide at present whether you may make this request.",
+}
