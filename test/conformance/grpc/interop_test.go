@@ -124,6 +124,12 @@ func (p *programs) serve(t *testing.T, args ...string) (port string) {
 // start runs the gateway and returns the port of its listener.
 func (p *programs) start(t *testing.T, listener, upstream string) (port string) {
 	t.Helper()
+	return p.startWith(t, listener, upstream, "")
+}
+
+// startWith is start with more policies.
+func (p *programs) startWith(t *testing.T, listener, upstream, policies string) (port string) {
+	t.Helper()
 	settings := fmt.Sprintf(`
 admin: off
 listeners:
@@ -132,9 +138,9 @@ upstreams:
   service: { %s }
 policies:
   - request_id: {}
-routes:
+%sroutes:
   - { match: "/*", upstream: service }
-`, listener, upstream)
+`, listener, upstream, policies)
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "gatehouse.yaml"), []byte(settings), 0o600); err != nil {
 		t.Fatal(err)
@@ -156,11 +162,16 @@ routes:
 	return port
 }
 
-func TestInterop(t *testing.T) {
+func TestGRPC(t *testing.T) {
 	if testing.Short() {
-		t.Skip("the interoperability cases take some seconds, and programs have to be built")
+		t.Skip("the cases take some seconds, and programs have to be built")
 	}
 	p := build(t)
+	t.Run("web", p.testWeb)
+	t.Run("interop", p.testInterop)
+}
+
+func (p *programs) testInterop(t *testing.T) {
 	cert, key := p.certificate(t)
 	plain := p.serve(t)
 	secure := p.serve(t, "-use_tls", "-tls_cert_file="+cert, "-tls_key_file="+key)
