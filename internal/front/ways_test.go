@@ -368,18 +368,19 @@ func TestWaysOfAnswersWithoutBody(t *testing.T) {
 			_, _ = fmt.Sscan(s, &x.Response.Status)
 		}
 		x.Response.Body, x.Response.Length = exchange.Bytes([]byte("hello")), 5
-		if x.Response.Status == 304 {
-			x.Response.Length = exchange.Unknown // of a length net/http's client of HTTP/2 would want the bytes
-		}
 		finish(x)
 	}), nil, func(t *testing.T, p *party) {
 		for _, c := range []struct {
 			method, path string
 			status       int
 			body, length string
-		}{{"GET", "/", 200, "hello", "5"}, {"HEAD", "/", 200, "", "5"}, {"GET", "/204", 204, "", ""}, {"GET", "/304", 304, "", ""}, {"GET", "/", 200, "hello", "5"}} {
+		}{{"GET", "/", 200, "hello", "5"}, {"HEAD", "/", 200, "", "5"}, {"GET", "/204", 204, "", ""}, {"GET", "/304", 304, "", "5"}, {"GET", "/", 200, "hello", "5"}} {
 			res, body := p.do(p.request(c.method, c.path, nil))
-			if res.StatusCode != c.status || body != c.body || res.Header.Get("Content-Length") != c.length {
+			got := res.Header.Get("Content-Length")
+			if c.status == 304 && got == "" {
+				got = c.length // it may be left out, and is where clients are known to misunderstand it
+			}
+			if res.StatusCode != c.status || body != c.body || got != c.length {
 				t.Errorf("%s %s: %d %q %v", c.method, c.path, res.StatusCode, body, res.Header)
 			}
 		}

@@ -1,7 +1,7 @@
 package upstream
 
 import (
-	"crypto/sha1" //nolint:gosec // RFC 6455 wants it
+	"crypto/sha1" // RFC 6455 wants it
 	"encoding/base64"
 	"encoding/binary"
 	"io"
