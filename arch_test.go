@@ -72,9 +72,16 @@ policy/jwt < policy exchange identify jose fetch
 policy/ldap < policy exchange identify fetch
 policy/mtls < policy exchange identify
 policy/oidc < policy exchange identify jose fetch
-policy/outboundauth < policy exchange identify jose fetch
-policy/jwks < policy exchange jose
 policy/signature < policy exchange identify
+
+# What the gateway signs itself: the keys are written down in one way, wherever
+# they sign and wherever they are published.
+policy/jwks < policy exchange mint
+policy/upstreamauth < policy exchange identify jose fetch mint
+
+# The gateway's own keys, as settings. What is signed with them is the business
+# of policies.
+mint < policy jose
 
 # What ways to prove who asks have in common. It knows none of them.
 identify < policy exchange jose !net/http

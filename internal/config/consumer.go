@@ -113,8 +113,11 @@ func (c *Credential) kinds() (set []string) {
 		name string
 		set  bool
 	}{
-		{"api_key", c.APIKey != nil}, {"basic", c.Basic != nil}, {"jwt", c.JWT != nil},
-		{"certificate", c.Certificate != nil}, {"signature", c.Signature != nil},
+		{"api_key", c.APIKey != nil},
+		{"basic", c.Basic != nil},
+		{"jwt", c.JWT != nil},
+		{"certificate", c.Certificate != nil},
+		{"signature", c.Signature != nil},
 	} {
 		if k.set {
 			set = append(set, k.name)

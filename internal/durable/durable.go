@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 
 	"gatehouse.dev/gatehouse/internal/limit"
 	"gatehouse.dev/gatehouse/internal/replay"
@@ -63,7 +64,7 @@ func Open(folder string, log *slog.Logger) (*Store, error) {
 	s.counts.entries = make(map[string]*entry)
 	path := filepath.Join(folder, "gatehouse.db")
 	switch err := s.open(path); {
-	case errors.Is(err, bbolt.ErrTimeout):
+	case errors.Is(err, bolterrors.ErrTimeout):
 		log.Warn("the data file belongs to another process, trying again", "file", path)
 	case err != nil:
 		return nil, fmt.Errorf("data file %q: %w", path, err)
@@ -122,7 +123,7 @@ func (s *Store) run(path string) {
 func (s *Store) tick(path string) error {
 	if s.db.Load() == nil {
 		if err := s.open(path); err != nil {
-			if errors.Is(err, bbolt.ErrTimeout) {
+			if errors.Is(err, bolterrors.ErrTimeout) {
 				return nil
 			}
 			return err
@@ -227,7 +228,7 @@ func (s *Store) peek(key string) (rec replay.Record, err error) {
 		rec.Answer = append([]byte(nil), rec.Answer...)
 		return nil
 	})
-	if errors.Is(err, bbolt.ErrDatabaseNotOpen) {
+	if errors.Is(err, bolterrors.ErrDatabaseNotOpen) {
 		err = ErrClosed
 	}
 	return rec, err
@@ -254,7 +255,7 @@ func (s *Store) change(name string, f func(*bbolt.Bucket) error) error {
 		return ErrClosed
 	}
 	err := db.Batch(func(tx *bbolt.Tx) error { return f(tx.Bucket([]byte(name))) })
-	if errors.Is(err, bbolt.ErrDatabaseNotOpen) {
+	if errors.Is(err, bolterrors.ErrDatabaseNotOpen) {
 		return ErrClosed
 	}
 	return err

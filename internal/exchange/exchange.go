@@ -74,6 +74,7 @@ type Who struct {
 	Scopes     []string          // what the proof was issued for
 	Labels     map[string]string // the consumer's labels
 	Claims     map[string]any    // what the proof says: string, bool, int64, float64, nil, []any and map[string]any
+	Token      string            // the token that is the proof, "" when it is something else; to be exchanged, and shown nowhere
 }
 
 // Route is what matched.

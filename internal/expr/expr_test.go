@@ -20,8 +20,10 @@ func request() *exchange.Exchange {
 	x.Request.Header.Add("Cookie", "beta=1; theme=dark")
 	x.Client = &exchange.Client{Addr: netip.MustParseAddrPort("10.1.2.3:555"), IP: "10.1.2.3", Listener: "public", TLS: &exchange.TLS{ServerName: "shop.example.com"}}
 	x.Route = exchange.Route{Name: "orders", Rest: "7", Params: []exchange.Param{{Name: "tenant", Value: "acme"}}}
-	x.Who = exchange.Who{Consumer: "mobile", Method: "jwt", Groups: []string{"partners", "beta"}, Scopes: []string{"read"},
-		Labels: map[string]string{"plan": "gold"}, Claims: map[string]any{"tenant": "acme", "level": int64(3), "roles": []any{"admin"}, "org": map[string]any{"id": "o1"}, "score": 0.5, "none": nil}}
+	x.Who = exchange.Who{
+		Consumer: "mobile", Method: "jwt", Groups: []string{"partners", "beta"}, Scopes: []string{"read"},
+		Labels: map[string]string{"plan": "gold"}, Claims: map[string]any{"tenant": "acme", "level": int64(3), "roles": []any{"admin"}, "org": map[string]any{"id": "o1"}, "score": 0.5, "none": nil},
+	}
 	return x
 }
 

@@ -279,8 +279,16 @@ func (c *compiler) plan(route string, e end, levels ...[]compiled) *plan {
 		return cmp.Or(cmp.Compare(a.stage, b.stage), cmp.Compare(a.rank, b.rank))
 	})
 	p := &plan{route: route, end: e, slots: c.slots, meter: c.g.deps.Metrics.Route(route)}
+	change := rewriteOf(e)
 	for _, one := range all {
+		if change != nil && one.stage >= policy.Transform {
+			p.steps = append(p.steps, step{kind: "rewrite", request: change})
+			change = nil
+		}
 		p.add(one)
+	}
+	if change != nil {
+		p.steps = append(p.steps, step{kind: "rewrite", request: change})
 	}
 	return p
 }

@@ -5,6 +5,7 @@ import (
 	"sort"
 
 	"gatehouse.dev/gatehouse/internal/exchange"
+	"gatehouse.dev/gatehouse/internal/policy"
 	"gatehouse.dev/gatehouse/internal/router"
 )
 
@@ -55,13 +56,10 @@ func (e *redirectEnd) serve(x *exchange.Exchange) {
 // upstreamEnd asks an upstream.
 type upstreamEnd struct {
 	upstream Upstream
-	rewrite  *rewrite // nil: the request goes on as it is
+	rewrite  *rewrite // a step of the plan; nil: the request goes on as it is
 }
 
 func (e *upstreamEnd) serve(x *exchange.Exchange) {
-	if e.rewrite != nil && !e.rewrite.apply(x) {
-		return
-	}
 	e.upstream.Serve(x)
 }
 
@@ -95,15 +93,12 @@ func (m *mirrored) Serve(x *exchange.Exchange) {
 
 // splitEnd shares the requests among several upstreams.
 type splitEnd struct {
-	rewrite *rewrite
+	rewrite *rewrite // as of upstreamEnd
 	upto    []uint64 // running sums of the weights
 	to      []Upstream
 }
 
 func (e *splitEnd) serve(x *exchange.Exchange) {
-	if e.rewrite != nil && !e.rewrite.apply(x) {
-		return
-	}
 	e.to[e.pick(rand.Uint64N(e.upto[len(e.upto)-1]))].Serve(x)
 }
 
@@ -112,15 +107,30 @@ func (e *splitEnd) pick(n uint64) int {
 	return sort.Search(len(e.upto), func(i int) bool { return n < e.upto[i] })
 }
 
-// rewrite changes the target before the request goes on.
+// rewriteOf returns what an end has done to the target, nil for nothing.
+func rewriteOf(e end) *rewrite {
+	switch e := e.(type) {
+	case *upstreamEnd:
+		return e.rewrite
+	case *splitEnd:
+		return e.rewrite
+	}
+	return nil
+}
+
+// rewrite changes the target before the request goes on. It is a step of the
+// plan, and stands before stage transform: policies decide by what the client
+// asked for, but what they make of the request, such as a signature over it, is
+// made of what is sent.
 type rewrite struct {
 	strip string
 	path  *router.Template // nil: only strip
 	host  string
 }
 
-// apply reports false when the path that would be sent is not a valid one.
-func (w *rewrite) apply(x *exchange.Exchange) bool {
+// Request stops the exchange when the path that would be sent is not a valid
+// one.
+func (w *rewrite) Request(x *exchange.Exchange) policy.Verdict {
 	r := &x.Request
 	path := r.Path
 	if w.strip != "" {
@@ -132,11 +142,11 @@ func (w *rewrite) apply(x *exchange.Exchange) bool {
 	normal, err := router.Normalize(path)
 	if err != nil {
 		x.Fail(badPath.With(err))
-		return false
+		return policy.Stop
 	}
 	r.Path = normal
 	if w.host != "" {
 		r.Authority = w.host
 	}
-	return true
+	return policy.Next
 }

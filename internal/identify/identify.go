@@ -250,6 +250,9 @@ func join(before, now *exchange.Who) error {
 	if before.Claims != nil {
 		now.Claims = before.Claims
 	}
+	if before.Token != "" {
+		now.Token = before.Token
+	}
 	return nil
 }
 

@@ -156,7 +156,7 @@ func TestConcurrent(t *testing.T) {
 // TestFlood sends a million keys. Memory stays within its ceiling, and a key
 // that has used its limit up stays refused.
 func TestFlood(t *testing.T) {
-	var seed = maphash.MakeSeed()
+	seed := maphash.MakeSeed()
 	key := func(i int) uint64 { return maphash.Comparable(seed, i) }
 	heap := func() uint64 {
 		runtime.GC()

@@ -28,7 +28,6 @@ import (
 	"gatehouse.dev/gatehouse/internal/policy/mtls"
 	"gatehouse.dev/gatehouse/internal/policy/oidc"
 	"gatehouse.dev/gatehouse/internal/policy/opa"
-	"gatehouse.dev/gatehouse/internal/policy/outboundauth"
 	"gatehouse.dev/gatehouse/internal/policy/quota"
 	"gatehouse.dev/gatehouse/internal/policy/ratelimit"
 	"gatehouse.dev/gatehouse/internal/policy/requestid"
@@ -36,6 +35,7 @@ import (
 	"gatehouse.dev/gatehouse/internal/policy/shed"
 	"gatehouse.dev/gatehouse/internal/policy/signature"
 	"gatehouse.dev/gatehouse/internal/policy/spike"
+	"gatehouse.dev/gatehouse/internal/policy/upstreamauth"
 	"gatehouse.dev/gatehouse/internal/policy/websocket"
 )
 
@@ -52,6 +52,7 @@ func Catalog() *policy.Catalog {
 		bot.Kind(),             // before it costs a place in somebody's limit
 		csrf.Kind(),            // a cheap look at two fields
 		bodylimit.Kind(),       // by the announced length, before a byte is read
+		jwks.Kind(),            // public keys are for anybody, whoever asks
 
 		// identify: each that stands in a plan has to prove who asks, so that
 		// the order decides only who is asked first
@@ -83,9 +84,8 @@ func Catalog() *policy.Catalog {
 		// transform
 		grpcweb.Kind(),      // before fields are changed: they are then those of gRPC
 		headers.Kind(),      // what goes on is changed when everything has been decided
-		jwks.Kind(),         // answers by itself
-		outboundauth.Kind(), // last but one: it may sign what the others have left
-		fault.Kind(),        // last before the upstream, whose faults it imitates
+		fault.Kind(),        // what is aborted needs no credential
+		upstreamauth.Kind(), // last: it signs what goes on, and nothing may change its credential
 
 		// report
 		accesslog.Kind(), // last: it tells what all others did

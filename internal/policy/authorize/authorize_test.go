@@ -8,6 +8,8 @@ import (
 )
 
 func Test(t *testing.T) {
-	policytest.Run(t, policytest.Suite{Catalog: all.Catalog(), Kind: "authorize",
-		Settings: "{ when: 'request.method != \"\"', deny: { groups: [blocked] } }", Allocs: 2})
+	policytest.Run(t, policytest.Suite{
+		Catalog: all.Catalog(), Kind: "authorize",
+		Settings: "{ when: 'request.method != \"\"', deny: { groups: [blocked] } }", Allocs: 2,
+	})
 }

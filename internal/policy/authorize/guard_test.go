@@ -88,8 +88,13 @@ func TestFailsClosed(t *testing.T) {
 	nobody.Request.Reset()
 	nobody.Client = new(exchange.Client)
 	for _, c := range []Config{
-		{}, {Consumers: list{"mobile"}}, {Groups: list{"partners"}}, {Scopes: list{"read"}},
-		{Claims: map[string]list{"tenant": {"acme"}}}, {When: "claims.tenant == 'acme'"}, {When: "claims.tenant == route.params.tenant"},
+		{},
+		{Consumers: list{"mobile"}},
+		{Groups: list{"partners"}},
+		{Scopes: list{"read"}},
+		{Claims: map[string]list{"tenant": {"acme"}}},
+		{When: "claims.tenant == 'acme'"},
+		{When: "claims.tenant == route.params.tenant"},
 		{DryRun: false, When: "consumer.labels.plan == 'gold'"},
 	} {
 		if compile(t, &c).judge(nobody) == nil {

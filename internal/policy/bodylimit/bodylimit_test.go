@@ -8,6 +8,8 @@ import (
 )
 
 func Test(t *testing.T) {
-	policytest.Run(t, policytest.Suite{Catalog: all.Catalog(), Kind: "body_limit",
-		Settings: "{ max: 64KiB }"})
+	policytest.Run(t, policytest.Suite{
+		Catalog: all.Catalog(), Kind: "body_limit",
+		Settings: "{ max: 64KiB }",
+	})
 }

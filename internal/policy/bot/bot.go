@@ -46,8 +46,10 @@ type Config struct {
 
 // scanners name themselves so where nobody changed their settings.
 func scanners() []string {
-	return []string{"sqlmap", "nikto", "nuclei", "masscan", "zgrab", "wpscan", "dirbuster", "gobuster", "feroxbuster", "acunetix",
-		"nessus", "openvas", "netsparker", "fuzz faster", "havij", "arachni", "jorgee", "zmeu", "w3af", "whatweb"}
+	return []string{
+		"sqlmap", "nikto", "nuclei", "masscan", "zgrab", "wpscan", "dirbuster", "gobuster", "feroxbuster", "acunetix",
+		"nessus", "openvas", "netsparker", "fuzz faster", "havij", "arachni", "jorgee", "zmeu", "w3af", "whatweb",
+	}
 }
 
 // Compile checks the words and compiles the expression.

@@ -8,6 +8,8 @@ import (
 )
 
 func Test(t *testing.T) {
-	policytest.Run(t, policytest.Suite{Catalog: all.Catalog(), Kind: "bot",
-		Settings: "{ require_user_agent: false }"})
+	policytest.Run(t, policytest.Suite{
+		Catalog: all.Catalog(), Kind: "bot",
+		Settings: "{ require_user_agent: false }",
+	})
 }

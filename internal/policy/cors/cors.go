@@ -245,8 +245,10 @@ func (c *Config) exposed(s string) *policy.Fault {
 }
 
 func forbidden() []string {
-	return []string{"accept-charset", "accept-encoding", "connection", "content-length", "cookie", "cookie2", "date", "dnt",
-		"expect", "host", "keep-alive", "origin", "referer", "set-cookie", "te", "trailer", "transfer-encoding", "upgrade", "via"}
+	return []string{
+		"accept-charset", "accept-encoding", "connection", "content-length", "cookie", "cookie2", "date", "dnt",
+		"expect", "host", "keep-alive", "origin", "referer", "set-cookie", "te", "trailer", "transfer-encoding", "upgrade", "via",
+	}
 }
 
 var refused = exchange.Problem{

@@ -8,6 +8,8 @@ import (
 )
 
 func Test(t *testing.T) {
-	policytest.Run(t, policytest.Suite{Catalog: all.Catalog(), Kind: "cors",
-		Settings: "{ origins: [https://shop.example.com], methods: [PUT], headers: [X-A] }"})
+	policytest.Run(t, policytest.Suite{
+		Catalog: all.Catalog(), Kind: "cors",
+		Settings: "{ origins: [https://shop.example.com], methods: [PUT], headers: [X-A] }",
+	})
 }

@@ -8,6 +8,8 @@ import (
 )
 
 func Test(t *testing.T) {
-	policytest.Run(t, policytest.Suite{Catalog: all.Catalog(), Kind: "csrf",
-		Settings: "{ trusted_origins: [https://a.example.com] }"})
+	policytest.Run(t, policytest.Suite{
+		Catalog: all.Catalog(), Kind: "csrf",
+		Settings: "{ trusted_origins: [https://a.example.com] }",
+	})
 }

@@ -77,8 +77,10 @@ func serve(t *testing.T) (*service, string) {
 
 func Test(t *testing.T) {
 	_, address := serve(t)
-	policytest.Run(t, policytest.Suite{Catalog: all.Catalog(), Kind: "ext_authz",
-		Settings: "{ url: 'grpc://" + address + "', fail_open: true, timeout: 5s }", Allocs: 500})
+	policytest.Run(t, policytest.Suite{
+		Catalog: all.Catalog(), Kind: "ext_authz",
+		Settings: "{ url: 'grpc://" + address + "', fail_open: true, timeout: 5s }", Allocs: 500,
+	})
 }
 
 func TestDecisions(t *testing.T) {
@@ -102,7 +104,8 @@ routes:
 		status  int
 		check   func(a *policytest.Answer, got *policytest.Received) string
 	}{
-		{request: policytest.Request{Target: "/allow?a=b", Header: []exchange.Field{field("X-User", "eve"), field("X-Token", "t1"), field("X-Token", "t2"), field("X-Secret", "s"), field("Cookie", "c=1")}}, status: 200,
+		{
+			request: policytest.Request{Target: "/allow?a=b", Header: []exchange.Field{field("X-User", "eve"), field("X-Token", "t1"), field("X-Token", "t2"), field("X-Secret", "s"), field("Cookie", "c=1")}}, status: 200,
 			check: func(a *policytest.Answer, got *policytest.Received) string {
 				q := s.last.Load().GetAttributes()
 				http := q.GetRequest().GetHttp()
@@ -119,7 +122,8 @@ routes:
 					return "the service was shown " + q.String()
 				}
 				return ""
-			}},
+			},
+		},
 		{request: policytest.Request{Target: "/plain"}, status: 403},
 		{request: policytest.Request{Target: "/empty"}, status: 503},
 		{request: policytest.Request{Target: "/anything"}, status: 401, check: func(a *policytest.Answer, _ *policytest.Received) string {

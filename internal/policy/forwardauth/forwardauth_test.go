@@ -106,8 +106,12 @@ routes:
 	} {
 		t.Run(c.token, func(t *testing.T) {
 			a := r.Do(policytest.Request{Method: "POST", Target: "/a/../b?x=%20", Body: "hello", Header: []exchange.Field{
-				{Name: "Authorization", Value: c.token}, {Name: "x-user", Value: "admin"}, {Name: "X-ROLE", Value: "admin"},
-				{Name: "X-Sub", Value: "admin"}, {Name: "X-Forwarded-Method", Value: "GET"}, {Name: "X-Forwarded-For", Value: "127.0.0.1"},
+				{Name: "Authorization", Value: c.token},
+				{Name: "x-user", Value: "admin"},
+				{Name: "X-ROLE", Value: "admin"},
+				{Name: "X-Sub", Value: "admin"},
+				{Name: "X-Forwarded-Method", Value: "GET"},
+				{Name: "X-Forwarded-For", Value: "127.0.0.1"},
 			}})
 			got := r.Received()
 			if a.Status != c.status || (len(got) == 1) != (c.status == 200) || c.code != "" && a.Problem.Code != c.code {

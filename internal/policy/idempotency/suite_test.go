@@ -60,7 +60,8 @@ func (m *memory) Abandon(_ context.Context, key, token string) error {
 
 func Test(t *testing.T) {
 	m := &memory{records: make(map[string]*replay.Stored)}
-	policytest.Run(t, policytest.Suite{Catalog: all.Catalog(), Kind: "idempotency", Allocs: 1,
+	policytest.Run(t, policytest.Suite{
+		Catalog: all.Catalog(), Kind: "idempotency", Allocs: 1,
 		Services: func(name string) any {
 			switch name {
 			case "durable":
@@ -69,5 +70,6 @@ func Test(t *testing.T) {
 				return new(memory)
 			}
 			return nil
-		}})
+		},
+	})
 }

@@ -63,6 +63,7 @@ func (m *method) Prove(x *exchange.Exchange) error {
 	if err := m.bound.Check(x, scheme, text, &t.cnf); err != nil {
 		return m.refuse(err)
 	}
+	x.Who.Token = text
 	return m.identify(x, t)
 }
 

@@ -1,6 +1,7 @@
 package ip
 
 import (
+	"errors"
 	"encoding/binary"
 	"net/netip"
 	"os"
@@ -101,7 +102,7 @@ func TestCountries(t *testing.T) {
 			t.Fatal(err)
 		}
 		addr, _ := netip.ParseAddr(c.addr)
-		if got := g.judge(addr); got != c.want {
+		if got := g.judge(addr); !errors.Is(got, c.want) {
 			t.Errorf("%+v: %v", c, got)
 		}
 	}

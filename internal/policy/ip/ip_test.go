@@ -8,6 +8,8 @@ import (
 )
 
 func Test(t *testing.T) {
-	policytest.Run(t, policytest.Suite{Catalog: all.Catalog(), Kind: "ip",
-		Settings: "{ deny: [203.0.113.0/24] }"})
+	policytest.Run(t, policytest.Suite{
+		Catalog: all.Catalog(), Kind: "ip",
+		Settings: "{ deny: [203.0.113.0/24] }",
+	})
 }

@@ -1,88 +1,83 @@
-// Package jwks is the policy that shows the keys with which tokens of the
-// gateway are verified. It owns no private key: of those that it is given it
-// shows the public half only.
+// Package jwks is the policy that answers with the public keys of what the
+// gateway signs (RFC 7517). It owns the answer; who signs with the keys is
+// somebody else.
 package jwks
 
 import (
 	"errors"
 	"fmt"
+	"strings"
+	"time"
 
 	"gatehouse.dev/gatehouse/internal/exchange"
-	"gatehouse.dev/gatehouse/internal/jose"
+	"gatehouse.dev/gatehouse/internal/mint"
 	"gatehouse.dev/gatehouse/internal/policy"
 )
 
 // Kind is the kind "jwks".
 func Kind() *policy.Kind {
 	return &policy.Kind{
-		Name: "jwks", Stage: policy.Transform,
-		New: func() policy.Config { return new(Config) },
-		Doc: "Answers with the keys that verify tokens of the gateway.",
+		Name: "jwks", Stage: policy.Edge,
+		New: func() policy.Config { return &Config{MaxAge: policy.Duration(5 * time.Minute)} },
+		Doc: "Answers every request with the public keys of tokens that the gateway signs.",
 	}
 }
 
-// Config lists the keys.
+// Config says which keys are published.
 type Config struct {
-	// Keys that sign tokens, as the policy "outbound_auth" has them. During a change of keys the next one is shown before it is used, and the last one until its tokens have expired.
-	Keys []*Key `yaml:"keys" required:"true"`
+	// The keys, written as those that sign: only their public halves are shown. The next key is published before it signs, the last one until nothing that it signed is valid.
+	Keys []*mint.Key `yaml:"keys" required:"true"`
+	// How long an answer may be kept. So long before it signs a new key has to be here.
+	MaxAge policy.Duration `yaml:"max_age" max:"24h"`
 }
 
-// Key is a key that signs tokens.
-type Key struct {
-	// The private key in PEM.
-	Key policy.Secret `yaml:"key" required:"true"`
-	// Its "kid". Default: the key's thumbprint.
-	KeyID string `yaml:"key_id"`
-	// Algorithm. Default: the usual one of the key.
-	Algorithm string `yaml:"algorithm" enum:"RS256,RS384,RS512,PS256,PS384,PS512,ES256,ES384,ES512,EdDSA,Ed25519"`
-}
-
-// Compile reads the keys.
+// Compile makes the answer.
 func (c *Config) Compile(*policy.Env) (policy.Policy, error) {
-	var faults []error
-	var signers []*jose.Signer
+	signers, faults := mint.Signers(c.Keys)
 	for i, k := range c.Keys {
-		if k == nil {
-			continue // decoding has said what is wrong with it
+		if k != nil && strings.HasPrefix(k.Algorithm, "HS") {
+			faults = append(faults, &policy.Fault{Field: fmt.Sprintf("[%d].key", i), Text: "a shared secret is not for publishing", Hint: "use a private key"})
 		}
-		key, err := jose.ParsePrivate(k.Key.Reveal())
-		var s *jose.Signer
-		if err == nil {
-			s, err = jose.NewSigner(key, k.Algorithm, k.KeyID)
+	}
+	if faults != nil {
+		for _, err := range faults {
+			var f *policy.Fault
+			if errors.As(err, &f) {
+				f.Field = "keys" + f.Field
+			}
 		}
-		if err != nil {
-			faults = append(faults, &policy.Fault{Field: fmt.Sprintf("keys[%d].key", i), Text: err.Error()})
-			continue
-		}
-		signers = append(signers, s)
+		return nil, errors.Join(faults...)
 	}
-	if len(c.Keys) == 0 {
-		faults = append(faults, &policy.Fault{Field: "keys", Text: "there is no key to show"})
-	}
-	if err := errors.Join(faults...); err != nil {
-		return nil, err
-	}
-	body, err := jose.Publish(signers...)
+	body, err := mint.Publish(signers)
 	if err != nil {
 		return nil, err
 	}
-	return &shower{body}, nil
+	return &answer{body, fmt.Sprintf("public, max-age=%d", int64(c.MaxAge.D()/time.Second))}, nil
 }
 
-type shower struct{ body []byte }
+// answer is the same for everybody.
+type answer struct {
+	body  []byte
+	cache string
+}
 
-var _ policy.OnRequest = (*shower)(nil)
+var _ policy.OnRequest = (*answer)(nil)
 
-// Request answers GET with the keys. Whoever fetched them may keep them for
-// five minutes.
-func (s *shower) Request(x *exchange.Exchange) policy.Verdict {
-	if x.Request.Method != "GET" && x.Request.Method != "HEAD" {
-		return policy.Next
+var wrongMethod = exchange.Problem{
+	Status: 405, Code: "method_not_allowed", Side: exchange.SideClient,
+	Detail: "This resource does not support the method of the request.",
+	Fields: []exchange.Field{{Name: "Allow", Value: "GET, HEAD", Known: exchange.Allow}},
+}
+
+func (a *answer) Request(x *exchange.Exchange) policy.Verdict {
+	if m := x.Request.Method; m != "GET" && m != "HEAD" {
+		x.Fail(&wrongMethod)
+		return policy.Stop
 	}
 	r := &x.Response
 	r.Status = 200
-	r.Header.AddKnown(exchange.ContentType, "application/jwk-set+json")
-	r.Header.AddKnown(exchange.CacheControl, "public, max-age=300")
-	r.SetBody(s.body)
+	r.Header.AddKnown(exchange.ContentType, "application/jwk-set+json") // RFC 7517, section 8.5.2
+	r.Header.AddKnown(exchange.CacheControl, a.cache)
+	r.SetBody(a.body)
 	return policy.Stop
 }

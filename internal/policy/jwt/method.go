@@ -82,6 +82,7 @@ func (m *method) Prove(x *exchange.Exchange) error {
 	if err := m.bound.Check(x, scheme, text, &v.cnf); err != nil {
 		return m.refuse(err)
 	}
+	x.Who.Token = text
 	return m.identify(x, v)
 }
 

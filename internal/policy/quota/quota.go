@@ -21,8 +21,10 @@ func Kind() *policy.Kind {
 	return &policy.Kind{
 		Name: "quota", Stage: policy.Admit,
 		New: func() policy.Config {
-			return &Config{Period: "month", TimeZone: "UTC", By: "consumer", Cost: 1, Headers: true, Store: "local", OnFailure: "closed",
-				Timeout: policy.Duration(100 * time.Millisecond)}
+			return &Config{
+				Period: "month", TimeZone: "UTC", By: "consumer", Cost: 1, Headers: true, Store: "local", OnFailure: "closed",
+				Timeout: policy.Duration(100 * time.Millisecond),
+			}
 		},
 		Doc: "Bounds how much a consumer uses in an hour, day, week or month.",
 	}

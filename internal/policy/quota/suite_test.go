@@ -42,7 +42,8 @@ func (m *memory) Use(_ context.Context, q limit.Quota) (used int64, ok bool, err
 
 func Test(t *testing.T) {
 	m := &memory{counts: make(map[string]map[int64]int64)}
-	policytest.Run(t, policytest.Suite{Catalog: all.Catalog(), Kind: "quota", Settings: "{ limit: 1000000 }", Allocs: 12,
+	policytest.Run(t, policytest.Suite{
+		Catalog: all.Catalog(), Kind: "quota", Settings: "{ limit: 1000000 }", Allocs: 12,
 		Services: func(name string) any {
 			switch name {
 			case "durable":
@@ -51,5 +52,6 @@ func Test(t *testing.T) {
 				return new(memory)
 			}
 			return nil
-		}})
+		},
+	})
 }

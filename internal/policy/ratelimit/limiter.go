@@ -61,7 +61,7 @@ func (l *limiter) Request(x *exchange.Exchange) policy.Verdict {
 	for i := range l.limits {
 		s.keys[i] = l.limits[i].by.Hash(x, l.seed)
 	}
-	refused := -1
+	var refused int
 	if l.store == nil {
 		refused = l.take(s, now)
 	} else {
@@ -204,18 +204,18 @@ func (l *limiter) charge(x *exchange.Exchange, s *state) {
 		return
 	}
 	x.Response.Header.Del(l.costHeader)
-	real, err := strconv.ParseInt(text, 10, 64)
-	if err != nil || real < 0 || !s.taken || x.Response.Local {
+	cost, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || cost < 0 || !s.taken || x.Response.Local {
 		return
 	}
-	s.extra = min(real, 1e9) - l.limits[0].cost
+	s.extra = min(cost, 1e9) - l.limits[0].cost
 	if s.extra == 0 || s.shared {
 		return // the shared store is told when the client has its answer
 	}
 	now := l.clock.Now()
 	for i := range l.limits {
 		one := &l.limits[i]
-		extra := min(real, 1e9) - one.cost
+		extra := min(cost, 1e9) - one.cost
 		if extra > 0 {
 			one.local.Charge(s.keys[i], extra, now)
 		} else {

@@ -23,8 +23,10 @@ func Kind() *policy.Kind {
 	return &policy.Kind{
 		Name: "rate_limit", Stage: policy.Admit,
 		New: func() policy.Config {
-			return &Config{By: "client", Algorithm: "gcra", Cost: 1, Headers: true, Store: "local", OnFailure: "local", Share: 1,
-				Timeout: policy.Duration(50 * time.Millisecond), MaxKeys: 200_000}
+			return &Config{
+				By: "client", Algorithm: "gcra", Cost: 1, Headers: true, Store: "local", OnFailure: "local", Share: 1,
+				Timeout: policy.Duration(50 * time.Millisecond), MaxKeys: 200_000,
+			}
 		},
 		Doc: "Bounds how many requests a client, consumer, route or any other key may make in a time.",
 	}

@@ -11,8 +11,10 @@ import (
 )
 
 func Test(t *testing.T) {
-	policytest.Run(t, policytest.Suite{Catalog: all.Catalog(), Kind: "rate_limit",
-		Settings: "{ limit: 1000000/s, burst: 1000000, by: client }", Services: services})
+	policytest.Run(t, policytest.Suite{
+		Catalog: all.Catalog(), Kind: "rate_limit",
+		Settings: "{ limit: 1000000/s, burst: 1000000, by: client }", Services: services,
+	})
 }
 
 func BenchmarkPlain(b *testing.B) {

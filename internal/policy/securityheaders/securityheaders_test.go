@@ -8,6 +8,8 @@ import (
 )
 
 func Test(t *testing.T) {
-	policytest.Run(t, policytest.Suite{Catalog: all.Catalog(), Kind: "security_headers",
-		Settings: "{}"})
+	policytest.Run(t, policytest.Suite{
+		Catalog: all.Catalog(), Kind: "security_headers",
+		Settings: "{}",
+	})
 }

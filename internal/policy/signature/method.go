@@ -86,11 +86,11 @@ func (m *method) read(input, value string) (*signed, error) {
 	}
 	inputs, err := dictionary(input)
 	if err != nil {
-		return nil, fmt.Errorf("Signature-Input: %w", err)
+		return nil, fmt.Errorf("field Signature-Input: %w", err)
 	}
 	values, err := dictionary(value)
 	if err != nil {
-		return nil, fmt.Errorf("Signature: %w", err)
+		return nil, fmt.Errorf("field Signature: %w", err)
 	}
 	var found *signed
 	for _, in := range inputs {

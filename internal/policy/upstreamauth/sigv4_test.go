@@ -1,0 +1,173 @@
+package upstreamauth
+
+import (
+	"encoding/hex"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"gatehouse.dev/gatehouse/internal/exchange"
+)
+
+// The examples that AWS publishes: those of its test suite for Signature
+// Version 4, of the guide's walk through the calculation, and of Amazon S3's
+// pages on the Authorization header.
+func TestPublishedSignatures(t *testing.T) {
+	suite := &signer{id: "AKIDEXAMPLE", secret: "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", region: "us-east-1", service: "service"}
+	iam := &signer{id: "AKIDEXAMPLE", secret: "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", region: "us-east-1", service: "iam"}
+	s3 := &signer{id: "AKIAIOSFODNN7EXAMPLE", secret: "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", region: "us-east-1", service: "s3", simple: true}
+	const (
+		when   = "20150830T123600Z"
+		whenS3 = "20130524T000000Z"
+		bucket = "examplebucket.s3.amazonaws.com"
+		put    = "44ce7dd67c959e0d3524ffac1771dfbba87d2b6b4b4e99e42034a8b803f8b072"
+	)
+	for name, c := range map[string]struct {
+		s                   *signer
+		method, host, path  string
+		query, at, hash     string
+		fields              []string // name and value by turns
+		names, want, prefix string
+	}{
+		"get-vanilla": {
+			s: suite, method: "GET", host: "example.amazonaws.com", path: "/", at: when,
+			names: "host;x-amz-date", want: "5fa00fa31553b73ebf1942676e86291e8372ff2a2260956d9b8aae1d763fbf31",
+		},
+		"post-vanilla": {
+			s: suite, method: "POST", host: "example.amazonaws.com", path: "/", at: when,
+			names: "host;x-amz-date", want: "5da7c1a2acd57cee7505fc6676e4e544621c30862966e37dddb68e92efbe5d6b",
+		},
+		"get-vanilla-query-order-key-case": {
+			s: suite, method: "GET", host: "example.amazonaws.com", path: "/", query: "Param2=value2&Param1=value1", at: when,
+			names: "host;x-amz-date", want: "b97d918cfa904a5beff61c982a1b6f458b799221646efd99d3219ec94cdf2500",
+		},
+		"get-slashes": {
+			s: suite, method: "GET", host: "example.amazonaws.com", path: "//", at: when,
+			names: "host;x-amz-date", want: "5fa00fa31553b73ebf1942676e86291e8372ff2a2260956d9b8aae1d763fbf31",
+		},
+		"post-x-www-form-urlencoded": {
+			s: suite, method: "POST", host: "example.amazonaws.com", path: "/", at: when, hash: hexSHA256([]byte("Param1=value1")),
+			fields: []string{"Content-Type", "application/x-www-form-urlencoded"},
+			names:  "content-type;host;x-amz-date", want: "ff11897932ad3f4e8b18135d722051e5ac45fc38421b1da7b9d196a0fe09473a",
+		},
+		"iam list users": {
+			s: iam, method: "GET", host: "iam.amazonaws.com", path: "/", query: "Action=ListUsers&Version=2010-05-08", at: when,
+			fields: []string{"Content-Type", "application/x-www-form-urlencoded; charset=utf-8"},
+			names:  "content-type;host;x-amz-date", want: "5d672d79c15b13162d9279b0855cfba6789a8edb4c82c400e06b5924a6f2b5d7",
+		},
+		"s3 get object": {
+			s: s3, method: "GET", host: bucket, path: "/test.txt", at: whenS3,
+			fields: []string{"Range", "bytes=0-9", amzHash, emptySHA256},
+			names:  "host;range;x-amz-content-sha256;x-amz-date", want: "f0e8bdb87c964420e857bd35b5d6ed310bd44f0170aba48dd91039c6036bdb41",
+		},
+		"s3 put object": {
+			s: s3, method: "PUT", host: bucket, path: "/test$file.text", at: whenS3, hash: put,
+			fields: []string{"Date", "Fri, 24 May 2013 00:00:00 GMT", "x-amz-storage-class", "REDUCED_REDUNDANCY", amzHash, put},
+			names:  "date;host;x-amz-content-sha256;x-amz-date;x-amz-storage-class", want: "98ad721746da40c64f1a55b78f14c238d841ea1380cd77a1b5971af0ece108bd",
+		},
+		"s3 get lifecycle": {
+			s: s3, method: "GET", host: bucket, path: "/", query: "lifecycle", at: whenS3, fields: []string{amzHash, emptySHA256},
+			names: "host;x-amz-content-sha256;x-amz-date", want: "fea454ca298b7da1c68078a5d1bdbfbbe0d65c699e0f91ac7a200a0136783543",
+		},
+		"s3 list objects": {
+			s: s3, method: "GET", host: bucket, path: "/", query: "max-keys=2&prefix=J", at: whenS3, fields: []string{amzHash, emptySHA256},
+			names: "host;x-amz-content-sha256;x-amz-date", want: "34b48302e7b5fa45bde8084f4b7868a86f0a534bc59db6670ed5711ef69dc6f7",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := &exchange.Request{Method: c.method, Authority: c.host, Path: encode(c.path, "/", true)}
+			r.Header.Add(amzDate, c.at)
+			for i := 0; i < len(c.fields); i += 2 {
+				r.Header.Add(c.fields[i], c.fields[i+1])
+			}
+			if c.hash == "" {
+				c.hash = emptySHA256
+			}
+			got := c.s.authorization(r, queryPairs(c.query), c.at, c.hash, strings.Split(c.names, ";"))
+			want := "AWS4-HMAC-SHA256 Credential=" + c.s.id + "/" + c.at[:8] + "/us-east-1/" + c.s.service + "/aws4_request, SignedHeaders=" + c.names + ", Signature=" + c.want
+			if got != want {
+				t.Errorf("%s\nwant\n%s\nof\n%s", got, want, c.s.canonical(r, queryPairs(c.query), c.hash, strings.Split(c.names, ";")))
+			}
+		})
+	}
+	if got := hex.EncodeToString(iam.signingKey("20150830")); got != "c4afb1cc5771d871763a393e44b703571b55cc28424d1a5e86da6ed3c154a4b9" {
+		t.Errorf("the day's key is %s", got)
+	}
+}
+
+func TestCanonicalForms(t *testing.T) {
+	for in, want := range map[string]string{
+		"":                              "",
+		"?":                             "%3F=",
+		"a":                             "a=",
+		"a=b=c":                         "a=b%3Dc",
+		"b=2&a=1&&a=":                   "b=2&a=1&a=",
+		"q=a+b&c=%2B":                   "q=a%20b&c=%2B",
+		"x=%zz&y=%":                     "x=%25zz&y=%25",
+		"x=%c3%a9&y=é":                  "x=%C3%A9&y=%C3%A9",
+		"x=%7e%2F/;":                    "x=~%2F%2F%3B",
+		"a=1&X-Amz-Signature=f&b=2":     "a=1&b=2",
+		"x%2damz-credential=f":          "",
+		"X-Amz-Security-Token&list=all": "list=all",
+	} {
+		if got := strings.Join(queryPairs(in), "&"); got != want {
+			t.Errorf("query %q became %q, want %q", in, got, want)
+		}
+	}
+	for in, want := range map[string]string{
+		"/": "/", "/a b": "/a%20b", "/a%2fb%2Fc": "/a%2Fb%2Fc", "/a+b=c": "/a%2Bb%3Dc", "/%e1%88%b4": "/%E1%88%B4", "/%41%": "/A%25",
+	} {
+		if got := encode(in, "/", true); got != want {
+			t.Errorf("path %q became %q, want %q", in, got, want)
+		}
+	}
+	s := &signer{service: "execute-api"}
+	r := &exchange.Request{Method: "GET", Authority: "h", Path: "/a//b%20c"}
+	if got := strings.Split(s.canonical(r, nil, "", nil), "\n")[1]; got != "/a/b%2520c" {
+		t.Errorf("a path is signed as %q", got)
+	}
+	r.Header.Add("X-Amz-Meta-A", "  one   two ")
+	r.Header.Add("x-amz-meta-a", "three")
+	if got := s.canonical(r, nil, "", []string{"x-amz-meta-a"}); !strings.Contains(got, "x-amz-meta-a:one two,three\n") {
+		t.Errorf("lines of one field: %q", got)
+	}
+}
+
+// Whatever the client writes, what is sent has one reading: it is the reading
+// that net/url has of it, and writing it again changes nothing.
+func FuzzQuery(f *testing.F) {
+	for _, s := range []string{"a=1&b=2", "a+b=%zz", "%26=%3d&=&&", "X-Amz-Date=1", "é=%C3"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, query string) {
+		sent := strings.Join(queryPairs(query), "&")
+		if again := strings.Join(queryPairs(sent), "&"); again != sent {
+			t.Errorf("%q became %q and then %q", query, sent, again)
+		}
+		values, err := url.ParseQuery(sent)
+		if err != nil {
+			t.Fatalf("%q became %q: %v", query, sent, err)
+		}
+		for name := range values {
+			if presigned(name) {
+				t.Errorf("%q became %q", query, sent)
+			}
+		}
+		path := encode(query, "/", true)
+		if again := encode(path, "/", true); again != path {
+			t.Errorf("path %q became %q and then %q", query, path, again)
+		}
+		if _, err := url.PathUnescape(path); err != nil {
+			t.Errorf("path %q became %q: %v", query, path, err)
+		}
+	})
+}
+
+func TestSigningKeyFollowsTheDay(t *testing.T) {
+	s := &signer{secret: "s", region: "r", service: "x", host: "h", now: func() time.Time { return time.Date(2026, 1, 1, 23, 59, 59, 0, time.UTC) }}
+	one := string(s.signingKey("20260101"))
+	if two := string(s.signingKey("20260102")); one == two || one != string(s.signingKey("20260101")) {
+		t.Error("the key does not follow the day")
+	}
+}
