@@ -86,10 +86,9 @@ func (t *turn) WriteHead(x *exchange.Exchange) error {
 	case r.Status == 204:
 		a.bodiless, declared = true, exchange.Unknown // RFC 9110, section 8.6
 	case r.Status == 304:
-		a.bodiless = true
-		if r.Length == 0 {
-			declared = exchange.Unknown // what GET would have had is not empty
-		}
+		// A length may be said (RFC 9110, section 8.6), but there are clients,
+		// net/http's among them, that wait for so many bytes.
+		a.bodiless, declared = true, exchange.Unknown
 	case x.Request.Method == "HEAD":
 		a.bodiless = true
 	}
