@@ -89,7 +89,7 @@ func checkURL(s string) *policy.Fault {
 	case defaultPort(scheme) == "":
 		return &policy.Fault{Text: quote(s) + ": " + quote(scheme) + " is not a scheme of endpoints", Hint: "use http, https, h2c, grpc, grpcs or tcp"}
 	}
-	if path, ok := strings.CutPrefix(rest, "unix:"); ok && scheme == "http" {
+	if path, ok := strings.CutPrefix(rest, "unix:"); ok && !secure(scheme) && scheme != "tcp" {
 		return checkSocket(s, path)
 	}
 	if i := strings.IndexAny(rest, "/?#"); i >= 0 {
@@ -120,6 +120,9 @@ func checkURL(s string) *policy.Fault {
 	}
 	return checkHost(s, host)
 }
+
+// secure reports whether TLS runs over an endpoint of that scheme.
+func secure(scheme string) bool { return scheme == "https" || scheme == "grpcs" }
 
 // defaultPort returns the port that endpoints of a scheme have where they name
 // none, "none" when they must name one, and "" for what is no such scheme.

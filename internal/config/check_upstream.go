@@ -84,6 +84,12 @@ func (k *checker) health(at string, h *Health) {
 	if !strings.HasPrefix(h.Path, "/") || strings.ContainsFunc(h.Path, func(r rune) bool { return r <= ' ' || r >= 0x7f || r == '#' }) {
 		k.fault(at+".path", quote(h.Path)+" is not a path", "write /healthz")
 	}
+	if h.Service != "" && h.Type != "grpc" {
+		k.fault(at+".service", "only a check of type grpc asks for a service", "add type: grpc")
+	}
+	if len(h.Service) > 1024 || strings.ContainsFunc(h.Service, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
+		k.fault(at+".service", quote(h.Service)+" is not the name of a service", "write shop.v1.Products")
+	}
 	if h.Host != "" {
 		k.report(at+".host", checkHostPort(h.Host))
 	}

@@ -112,9 +112,11 @@ type Hedge struct {
 // Health has every endpoint asked regularly whether it is well. One that is
 // not gets no requests.
 type Health struct {
-	// What is asked: http expects an answer, tcp a connection.
-	Type string `yaml:"type" enum:"http,tcp"`
-	// Path that is asked for.
+	// What is asked: http expects an answer, tcp a connection, grpc the answer SERVING by the health checking protocol of gRPC.
+	Type string `yaml:"type" enum:"http,tcp,grpc"`
+	// Service whose health grpc asks for. Default: that of the whole server.
+	Service string `yaml:"service" example:"shop.v1.Products"`
+	// Path that http asks for.
 	Path string `yaml:"path" example:"/healthz"`
 	// Host field of the question. Default: the endpoint's.
 	Host string `yaml:"host"`
@@ -209,7 +211,7 @@ type Discovery struct {
 	// Time from one look to the next, for dns, srv and file.
 	Interval Duration `yaml:"interval" min:"100ms" max:"24h"`
 	// Scheme of the endpoints found.
-	Scheme string `yaml:"scheme" enum:"http,https"`
+	Scheme string `yaml:"scheme" enum:"http,https,h2c,grpc,grpcs"`
 	// Take an empty answer for what it says: no endpoint is left.
 	AllowEmpty bool `yaml:"allow_empty"`
 	// Use loopback and link-local addresses, which include those of cloud metadata services. Otherwise they are refused.

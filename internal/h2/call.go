@@ -25,8 +25,9 @@ const (
 // call is one exchange on a connection to an upstream.
 type call struct {
 	stream
-	c *Client
-	x *exchange.Exchange
+	c      *Client
+	x      *exchange.Exchange
+	limits *ResponseLimits
 
 	// What came of the answer, with the lock held.
 	head     exchange.Header
@@ -49,6 +50,7 @@ type call struct {
 	pumpErr   error
 
 	requestBy int64 // when all must be over, 0 for never
+	tryBy     int64 // when the answer's head must be there, 0 for never
 	body      answerBody
 	tunnel    tunnelStream
 }
@@ -68,7 +70,13 @@ type interim struct {
 // by a second goroutine, so that the answer may come first or at the same
 // time; it has stopped when the answer's body has been closed.
 func (c *Client) RoundTrip(x *exchange.Exchange, host string) error {
-	a := &call{c: c, x: x}
+	return c.RoundTripWithin(x, host, c.limits)
+}
+
+// RoundTripWithin is RoundTrip with times of its own: FirstByte, Request and
+// Try of l hold instead of the connection's.
+func (c *Client) RoundTripWithin(x *exchange.Exchange, host string, l *ResponseLimits) error {
+	a := &call{c: c, x: x, limits: l}
 	a.l = &c.link
 	if err := x.Bind(a); err != nil {
 		_ = x.Bind(nil)
@@ -208,8 +216,11 @@ func (a *call) openStream(host string, expect, end bool) error {
 	now := exchange.Now()
 	a.x.Times.Sent = now
 	a.moved = now
-	if c.limits.Request > 0 {
-		a.requestBy = now + int64(c.limits.Request)
+	if d := a.limits.Request; d > 0 {
+		a.requestBy = now + int64(d)
+	}
+	if d := a.limits.Try; d > 0 {
+		a.tryBy = now + int64(d)
 	}
 	a.putHead(end, func(b []byte) []byte { return a.appendHead(b, host, expect) })
 	return nil
@@ -326,7 +337,7 @@ func (a *call) await() error {
 		err := a.awaitRead()
 		switch {
 		case err == nil:
-		case a.expecting && (a.requestBy == 0 || exchange.Now() < a.requestBy):
+		case a.expecting && !a.over(exchange.Now()):
 			if err := a.goOn(); err != nil {
 				return err
 			}
@@ -338,6 +349,11 @@ func (a *call) await() error {
 	}
 }
 
+// over reports whether the time of the exchange, or of this attempt, has passed.
+func (a *call) over(now int64) bool {
+	return a.requestBy != 0 && now >= a.requestBy || a.tryBy != 0 && now >= a.tryBy
+}
+
 // patience returns until when the head of the answer is waited for.
 func (a *call) patience() int64 {
 	at := a.requestBy
@@ -346,11 +362,14 @@ func (a *call) patience() int64 {
 			at = t
 		}
 	}
+	if a.tryBy != 0 && (at == 0 || a.tryBy < at) {
+		at = a.tryBy
+	}
 	switch {
 	case a.expecting:
 		limit(a.moved, continueWait)
 	case a.whole:
-		limit(a.wholeAt, a.c.limits.FirstByte)
+		limit(a.wholeAt, a.limits.FirstByte)
 	}
 	return at
 }

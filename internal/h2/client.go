@@ -18,6 +18,7 @@ type ResponseLimits struct {
 	Headers     int           // most fields of a head or trailer section
 	FirstByte   time.Duration // from the request sent whole to the answer's head
 	Request     time.Duration // from the first byte sent to the last one received
+	Try         time.Duration // from the first byte sent to the answer's head
 	Idle        time.Duration // without progress while a body goes either way
 }
 

@@ -21,8 +21,9 @@ import (
 
 // checking is how endpoints are asked whether they are well.
 type checking struct {
-	tcp                bool
+	tcp, grpc          bool
 	path, host, port   string
+	service            string
 	interval, timeout  time.Duration
 	healthy, unhealthy int
 	expect             [600]bool
@@ -33,7 +34,7 @@ func newChecking(c *config.Health) (*checking, error) {
 		return nil, nil
 	}
 	h := &checking{
-		tcp: c.Type == "tcp", path: c.Path, host: c.Host,
+		tcp: c.Type == "tcp", grpc: c.Type == "grpc", path: c.Path, host: c.Host, service: c.Service,
 		interval: c.Interval.D(), timeout: c.Timeout.D(), healthy: c.Healthy, unhealthy: c.Unhealthy,
 	}
 	if c.Port != 0 {
@@ -97,20 +98,39 @@ func (u *Upstream) ask(ctx context.Context, e *endpoint) (reason string, err err
 	// What reads or writes is woken when the time is over.
 	stop := context.AfterFunc(ctx, func() { _ = nc.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
+	http2 := h.grpc || e.scheme == plainHTTP2 || e.scheme == plainGRPC
 	if e.tls != nil {
 		tc := tls.Client(nc, e.tls)
 		if err := tc.HandshakeContext(ctx); err != nil {
 			return "", fmt.Errorf("tls: %w", err)
 		}
 		nc = tc
+		http2 = tc.ConnectionState().NegotiatedProtocol == alpnHTTP2
+		if !http2 && (h.grpc || e.scheme == secureHTTP2) {
+			return "", fmt.Errorf("tls: %w", errNotAgreed)
+		}
 	}
 	if h.tcp {
 		return "connected", nil
 	}
-	status, err := h.get(nc, e.host)
+	if reason, err = h.question(ctx, e, nc, http2); err != nil && ctx.Err() != nil {
+		err = fmt.Errorf("no answer within %v", h.timeout)
+	}
+	return reason, err
+}
+
+// question asks over a connection that was established for it.
+func (h *checking) question(ctx context.Context, e *endpoint, nc net.Conn, http2 bool) (reason string, err error) {
+	status := 0
 	switch {
-	case err != nil && ctx.Err() != nil:
-		return "", fmt.Errorf("no answer within %v", h.timeout)
+	case h.grpc:
+		return h.serving(ctx, e, nc)
+	case http2:
+		status, err = h.get2(ctx, e, nc)
+	default:
+		status, err = h.get(nc, e.host)
+	}
+	switch {
 	case err != nil:
 		return "", err
 	case !h.expect[status]:

@@ -33,7 +33,7 @@ func (u *Upstream) Connect(x *exchange.Exchange) exchange.Tunnel {
 		}
 		x.Upstream.Endpoint = e.address
 		e.begin()
-		c, f := e.connect(x)
+		c, _, f := e.connect(x, true)
 		if f == nil {
 			x.Problem = nil
 			c.shard = x.Client.Shard

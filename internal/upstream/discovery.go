@@ -70,7 +70,7 @@ func (f *finder) told(found []*config.Endpoint, err error) {
 	}
 	now := make([]string, 0, len(sites))
 	for _, s := range sites {
-		now = append(now, fmt.Sprint(s.secure, s.host, s.addresses, s.weight, s.zone, s.priority))
+		now = append(now, fmt.Sprint(s.scheme, s.host, s.addresses, s.weight, s.zone, s.priority))
 	}
 	slices.Sort(now)
 	if f.last != nil && slices.Equal(now, f.last) {

@@ -24,29 +24,40 @@ type endpoint struct {
 	record *record
 	token  token       // what a sticky cookie calls it
 	tls    *tls.Config // nil without TLS
+	tls1   *tls.Config // the same for connections that must be HTTP/1.1
 	stop   context.CancelFunc
 
 	mu      sync.Mutex
-	idle    []*conn // the oldest first
-	open    int     // idle ones and those in use
+	idle    []*conn   // the oldest first
+	shared  []*shared // those of HTTP/2 that take exchanges, the oldest first
+	resting int       // of them, those that carry none
+	dialing *dialing  // the connection that is being established, to be shared
+	single  bool      // the endpoint has chosen HTTP/1.1 where it could have had HTTP/2
+	open    int       // connections, idle ones and those in use
 	retired bool
 	gone    bool        // its record is no longer held
 	pruner  *time.Timer // set once there was an idle connection
 	pruning bool        // the pruner is going to run
 }
 
-// conn is a connection to an endpoint.
-type conn struct {
-	*h1.Client
+// use is one exchange's use of a connection.
+type use struct {
 	e     *endpoint
-	shard uint32        // of its last exchange's counters
-	since time.Duration // when it became idle, on the sweeper's clock
-	fresh bool          // it has not carried an exchange before
-	gated bool          // its exchange has a place in the gate
-	again bool          // its exchange goes on, on another connection
+	shard uint32 // of the exchange's counters
+	gated bool   // the exchange has a place in the gate
+	again bool   // the exchange goes on, on another connection
 
 	answered, bad bool          // there is an answer, which is an error
 	took          time.Duration // until its first byte
+}
+
+// conn is an HTTP/1.1 connection to an endpoint, with the use that one
+// exchange after the other makes of it.
+type conn struct {
+	*h1.Client
+	use
+	since time.Duration // when it became idle, on the sweeper's clock
+	fresh bool          // it has not carried an exchange before
 }
 
 // newEndpoint returns an endpoint that the set did not have. warm means that
@@ -55,11 +66,9 @@ func (u *Upstream) newEndpoint(p place, warm bool) *endpoint {
 	r := u.memory.endpoint(u.service, p.String())
 	r.health.Begin(health.Now(), warm)
 	e := &endpoint{u: u, place: p, record: r, token: u.sticky.token(r.key), retired: u.retired}
-	if p.secure {
-		e.tls = u.tls.Clone()
-		if e.tls.ServerName == "" {
-			e.tls.ServerName = hostOnly(p.host)
-		}
+	e.tls, e.tls1 = e.offer(alpnHTTP2, alpnHTTP1), e.offer(alpnHTTP1)
+	if p.scheme == secureHTTP2 {
+		e.tls = e.offer(alpnHTTP2)
 	}
 	if u.health != nil && !u.retired {
 		ctx, stop := context.WithCancel(u.ctx)
@@ -89,50 +98,97 @@ const (
 	full // the endpoint has as many connections as it may have
 )
 
-// serve has the endpoint answer. It returns the connection of the answer, of
-// whatever status, or why there is none.
-func (e *endpoint) serve(x *exchange.Exchange, l *h1.ResponseLimits) (*conn, *failure) {
+// serve has the endpoint answer. It returns the use of the connection of the
+// answer, of whatever status, or why there is none.
+func (e *endpoint) serve(x *exchange.Exchange, l *h1.ResponseLimits) (*use, *failure) {
+	a := attempt{e: e, x: x, limits: l, single: !e.scheme.shares() || !mayShare(&x.Request)}
+	if a.single && e.scheme.only() {
+		return nil, &failure{problem: &noTunnel, unsent: true, whole: true}
+	}
 	e.begin()
-	c := e.take()
 	for {
-		if c == nil {
-			var f *failure
-			if c, f = e.connect(x); f != nil {
-				e.end()
-				return nil, f
-			}
-		} else {
-			e.u.meter.Reused(x.Client.Shard)
+		c, k, f := a.reach()
+		var u *use
+		switch {
+		case f != nil:
+			e.end()
+			return nil, f
+		case k != nil:
+			u, f = a.share(k)
+		default:
+			u, f = a.alone(c)
 		}
-		c.shard = x.Client.Shard
-		c.SetLimits(l)
-		x.Upstream.Attempts++
-		x.Upstream.Reused = !c.fresh
-		err := c.RoundTrip(x, e.hostField(x), e.u.pool.Idle == 0)
-		if err == nil {
-			e.answered(x, c)
-			return c, nil
-		}
-		whole := c.Unsent(err)
-		// The service may have closed a kept connection at the moment when it
-		// was used (RFC 9110, section 9.2.2).
-		again := !c.fresh && idempotent(x.Request.Method) && whole && x.Canceled() == nil
-		fresh := c.fresh
-		c.again = again
-		c.Close()
-		if !again {
-			return nil, e.failed(x, err, whole, fresh)
+		if u != nil || f != nil {
+			return u, f
 		}
 		e.u.meter.Retried(x.Client.Shard)
 		if e.u.retry != nil {
 			e.u.retry.budget.Force(health.Now())
 		}
-		c = nil
 	}
 }
 
-// failed says what the error of a round trip means. The connection has said
-// that the exchange is over.
+// attempt is one exchange at an endpoint, on one connection or, where that was
+// of no use, on another.
+type attempt struct {
+	e      *endpoint
+	x      *exchange.Exchange
+	limits *h1.ResponseLimits
+	single bool // it needs an HTTP/1.1 connection
+	again  bool // a kept connection was of no use
+	kept   bool // the connection has carried another exchange
+	tries  int  // how often it was sent again to this endpoint
+}
+
+// reach returns a connection of the exchange's own, or a place on one that is
+// shared.
+func (a *attempt) reach() (c *conn, k *shared, f *failure) {
+	e, x := a.e, a.x
+	if !a.single {
+		c, k, a.kept, f = e.find(x)
+		return c, k, f
+	}
+	if !a.again {
+		if c = e.take(); c != nil {
+			e.u.meter.Reused(x.Client.Shard)
+			return c, nil, nil
+		}
+	}
+	return e.connect(x, true)
+}
+
+// alone sends the request on a connection of its own. Without a result it is
+// to be sent again.
+func (a *attempt) alone(c *conn) (*use, *failure) {
+	e, x := a.e, a.x
+	c.shard = x.Client.Shard
+	c.SetLimits(a.limits)
+	x.Upstream.Attempts++
+	x.Upstream.Reused = !c.fresh
+	err := c.RoundTrip(x, e.hostField(x), e.u.pool.Idle == 0)
+	if err == nil {
+		c.heard(x)
+		if x.Response.Status == 101 {
+			x.Response.Body = &tunnel{c: c, idle: e.u.limits.Idle}
+		}
+		return &c.use, nil
+	}
+	whole := c.Unsent(err)
+	// The service may have closed a kept connection at the moment when it
+	// was used (RFC 9110, section 9.2.2).
+	c.again = !c.fresh && idempotent(x.Request.Method) && whole && x.Canceled() == nil
+	fresh := c.fresh
+	a.again = a.again || c.again
+	again := c.again
+	c.Close()
+	if again {
+		return nil, nil
+	}
+	return nil, e.failed(x, err, whole, fresh)
+}
+
+// failed says what the error of a round trip means. It has been counted that
+// the exchange is over.
 func (e *endpoint) failed(x *exchange.Exchange, err error, whole, fresh bool) *failure {
 	f := &failure{problem: problemOf(x, err), whole: whole || x.Request.Length == 0}
 	switch f.problem.Code {
@@ -154,18 +210,31 @@ func (e *endpoint) failed(x *exchange.Exchange, err error, whole, fresh bool) *f
 	return f
 }
 
-// answered hands the answer over.
-func (e *endpoint) answered(x *exchange.Exchange, c *conn) {
+// heard takes note of the head of an answer.
+func (s *use) heard(x *exchange.Exchange) {
 	took := time.Duration(x.Times.FirstByte - x.Times.Sent)
-	e.u.meter.FirstByte(c.shard, took)
-	e.observe(took)
-	c.took, c.answered = took, true
-	if c.bad = x.Response.Status >= 500 && x.Response.Status != 501; c.bad {
-		e.judge(true, took)
+	s.e.u.meter.FirstByte(s.shard, took)
+	s.e.observe(took)
+	s.took, s.answered = took, true
+	if s.bad = x.Response.Status >= 500 && x.Response.Status != 501; s.bad {
+		s.e.judge(true, took)
 	}
-	if x.Response.Status == 101 {
-		x.Response.Body = &tunnel{c: c, idle: e.u.limits.Idle}
+}
+
+// over takes note that the exchange has no more use of the connection. err is
+// why the body of its answer broke off.
+func (s *use) over(err error) {
+	if s.answered && !s.bad {
+		// Only now is it known that the answer was whole.
+		s.e.judge(cut(err), s.took)
 	}
+	s.answered, s.bad = false, false
+	if s.again {
+		s.again = false
+	} else {
+		s.e.end()
+	}
+	s.gated = false
 }
 
 // begin counts an exchange at the endpoint, end ends it.
@@ -240,20 +309,10 @@ func (e *endpoint) oldest() *conn {
 
 // Free implements h1.Owner.
 func (c *conn) Free(reusable bool) {
-	e, gated := c.e, c.gated
-	if c.answered && !c.bad {
-		// Only now is it known that the answer was whole.
-		e.judge(cut(c.BodyError()), c.took)
-	}
-	c.answered, c.bad = false, false
-	if c.again {
-		c.again = false
-	} else {
-		e.end()
-	}
-	c.gated = false
+	gated := c.gated
+	c.over(c.BodyError())
 	if gated {
-		defer e.u.gate.leave() // when the connection is back, so that who comes in finds it
+		defer c.e.u.gate.leave() // when the connection is back, so that who comes in finds it
 	}
 	if !reusable || !c.e.keep(c) {
 		c.close()
@@ -266,20 +325,26 @@ func (e *endpoint) keep(c *conn) bool {
 	c.since = e.u.sweeper.Now()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.retired || len(e.idle) >= e.u.pool.Idle {
+	if e.retired || len(e.idle)+e.resting >= e.u.pool.Idle {
 		return false
 	}
 	e.idle = append(e.idle, c)
 	e.u.meter.Idle(c.shard, 1)
-	if !e.pruning {
-		e.pruning = true
-		if e.pruner == nil {
-			e.pruner = time.AfterFunc(pruneInterval, e.prune)
-		} else {
-			e.pruner.Reset(pruneInterval)
-		}
-	}
+	e.watch()
 	return true
+}
+
+// watch has the pruner run. The caller holds e.mu.
+func (e *endpoint) watch() {
+	if e.pruning {
+		return
+	}
+	e.pruning = true
+	if e.pruner == nil {
+		e.pruner = time.AfterFunc(pruneInterval, e.prune)
+	} else {
+		e.pruner.Reset(pruneInterval)
+	}
 }
 
 // pruneInterval is how often idle connections are looked at.
@@ -300,10 +365,14 @@ func (e *endpoint) prune() {
 	}
 	clear(e.idle[len(kept):])
 	e.idle = kept
-	if e.pruning = len(kept) > 0; e.pruning {
+	old := e.drop(func(k *shared) bool { return k.using == 0 && e.u.expired(k.since) })
+	if e.pruning = len(kept)+e.resting > 0; e.pruning {
 		e.pruner.Reset(pruneInterval)
 	}
 	e.mu.Unlock()
+	for _, k := range old {
+		k.Shut()
+	}
 	for _, c := range dead {
 		e.u.meter.Idle(c.shard, -1)
 		c.close()
@@ -316,6 +385,7 @@ func (e *endpoint) retire() {
 	e.retired = true
 	idle := e.idle
 	e.idle = nil
+	all := e.drop(func(*shared) bool { return true })
 	if e.pruner != nil {
 		e.pruner.Stop()
 	}
@@ -327,6 +397,9 @@ func (e *endpoint) retire() {
 	}
 	if !gone {
 		e.u.memory.forget(e.u.service, e.record)
+	}
+	for _, k := range all {
+		k.Shut()
 	}
 	for _, c := range idle {
 		e.u.meter.Idle(c.shard, -1)
@@ -360,43 +433,57 @@ func (e *endpoint) release() {
 	e.u.open.Add(-1)
 }
 
-// connect establishes a connection.
-func (e *endpoint) connect(x *exchange.Exchange) (*conn, *failure) {
+// connect establishes a connection: one that is the exchange's own, or one of
+// HTTP/2 with a place for it. single asks for the former.
+func (e *endpoint) connect(x *exchange.Exchange, single bool) (*conn, *shared, *failure) {
 	if !e.u.reserve() {
-		return nil, &failure{problem: &overloaded, unsent: true, whole: true}
+		return nil, nil, &failure{problem: &overloaded, unsent: true, whole: true}
 	}
 	if !e.reserve() {
 		e.u.open.Add(-1)
-		return nil, &failure{problem: &overloaded, why: full, unsent: true, whole: true}
+		return nil, nil, &failure{problem: &overloaded, why: full, unsent: true, whole: true}
 	}
 	ctx, cancel := e.u.patience()
 	defer cancel()
 	began := exchange.Now()
-	wc, err := e.establish(ctx, x, cancel)
+	wc, http2, err := e.establish(ctx, x, cancel, single)
 	if err == nil {
 		e.u.meter.Opened(x.Client.Shard)
-		c := &conn{e: e, fresh: true}
-		c.Client = h1.NewClient(wc, &e.u.limits, c)
-		return c, nil
+		if http2 {
+			if k := e.open2(wc, x.Client.Shard); k != nil {
+				return nil, k, nil
+			}
+			err = errGone // as soon as it was there
+		} else {
+			if !single {
+				e.mu.Lock()
+				e.choose(true)
+				e.mu.Unlock()
+			}
+			c := &conn{use: use{e: e}, fresh: true}
+			c.Client = h1.NewClient(wc, &e.u.limits, c)
+			return c, nil, nil
+		}
+	} else {
+		e.release()
 	}
-	e.release()
 	x.Upstream.Attempts++
 	x.Upstream.Reused = false
 	f := &failure{unsent: true, whole: true}
 	if reason := x.Canceled(); reason != nil {
 		f.problem = clientGone.With(reason)
-		return nil, f
+		return nil, nil, f
 	}
 	if errors.Is(err, errHedgeWon) || errors.Is(err, context.Canceled) {
 		f.problem = reset.With(err)
-		return nil, f
+		return nil, nil, f
 	}
 	e.u.meter.Failed(x.Client.Shard)
 	var slow net.Error
 	switch {
 	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
 		f.problem = overloaded.With(err)
-		return nil, f
+		return nil, nil, f
 	case errors.As(err, &slow) && slow.Timeout(), errors.Is(err, wire.ErrTimeout):
 		f.problem = connectTimeout.With(err)
 	case e.tls != nil && tlsFailed(err):
@@ -406,31 +493,38 @@ func (e *endpoint) connect(x *exchange.Exchange) (*conn, *failure) {
 	}
 	f.why = connect
 	e.fault(time.Duration(exchange.Now() - began))
-	return nil, f
+	return nil, nil, f
 }
 
-// establish dials, and makes the connection secure where it should be.
-func (e *endpoint) establish(ctx context.Context, x *exchange.Exchange, cancel context.CancelFunc) (*wire.Conn, error) {
+// establish dials, and makes the connection secure where it should be. http2
+// says what it speaks.
+func (e *endpoint) establish(ctx context.Context, x *exchange.Exchange, cancel context.CancelFunc, single bool) (wc *wire.Conn, http2 bool, err error) {
 	if err := x.Bind(canceler(cancel)); err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	nc, err := e.u.dial(ctx, e.network, e.address)
 	if err != nil {
-		return nil, errors.Join(x.Bind(nil), err)
+		return nil, false, errors.Join(x.Bind(nil), err)
 	}
-	wc := wire.New(nc, e.u.sweeper)
+	wc = wire.New(nc, e.u.sweeper)
 	err = e.u.introduce(x, wc)
+	http2 = !single && e.scheme.shares()
 	if err == nil && e.tls != nil {
-		err = e.secure(ctx, x, wc)
+		cfg, agreed := e.tls, ""
+		if single {
+			cfg = e.tls1
+		}
+		agreed, err = e.secure(ctx, x, wc, cfg)
+		http2 = !single && agreed == alpnHTTP2
 	}
 	if reason := x.Bind(nil); err == nil && reason != nil {
 		err = reason
 	}
 	if err != nil {
 		_ = wc.Close() // no request was sent on it
-		return nil, err
+		return nil, false, err
 	}
-	return wc, nil
+	return wc, http2, nil
 }
 
 // elsewhere sends an exchange's request to the endpoint for a test of how well

@@ -69,7 +69,7 @@ type race struct {
 	x         *exchange.Exchange // nil once the first attempt has ended
 	authority string             // x's, which sending it may change for a moment
 	y         *exchange.Exchange // the second attempt's, nil while there is none
-	conn      *conn
+	use       *use
 	over      bool          // who won is known
 	won       bool          // it is the second one
 	done      chan struct{} // closed when the second one has ended; nil while there is none
@@ -77,7 +77,7 @@ type race struct {
 
 // hedged asks an endpoint, and after a while another one as well. The first
 // answer wins; the other attempt is cancelled.
-func (c *call) hedged(e *endpoint, s *set, limits *h1.ResponseLimits) (*conn, *failure) {
+func (c *call) hedged(e *endpoint, s *set, limits *h1.ResponseLimits) (*use, *failure) {
 	u, x := c.u, c.x
 	after := u.hedge.after
 	if after == 0 {
@@ -128,7 +128,7 @@ func (c *call) hedged(e *endpoint, s *set, limits *h1.ResponseLimits) (*conn, *f
 		_ = x.Response.Body.Close()
 		x.Response.Reset()
 	}
-	return adopt(x, y, r.conn), nil
+	return adopt(x, y, r.use), nil
 }
 
 // second is the second attempt. It runs on a goroutine of its own.
@@ -154,7 +154,7 @@ func (r *race) second() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if f == nil && !r.over {
-		r.over, r.won, r.conn = true, true, cn
+		r.over, r.won, r.use = true, true, cn
 		if r.x != nil {
 			r.x.Divert(errHedgeWon)
 		}
@@ -171,7 +171,7 @@ func (r *race) second() {
 
 // guarded is serve on a goroutine that has nobody else to catch a panic: it
 // must harm this request only.
-func (e *endpoint) guarded(y *exchange.Exchange, l *h1.ResponseLimits) (cn *conn, f *failure) {
+func (e *endpoint) guarded(y *exchange.Exchange, l *h1.ResponseLimits) (cn *use, f *failure) {
 	defer func() {
 		if v := recover(); v != nil {
 			e.u.log.Error("a panic while a request was sent a second time", "upstream", e.u.name, "panic", v)
@@ -208,7 +208,7 @@ type both struct{ y *exchange.Exchange }
 func (b both) Interrupt() { b.y.Cancel(exchange.ErrClientGone) }
 
 // adopt makes the answer of another exchange this one's.
-func adopt(x, y *exchange.Exchange, cn *conn) *conn {
+func adopt(x, y *exchange.Exchange, cn *use) *use {
 	r, a := &x.Response, &y.Response
 	r.Status, r.Length, r.Close = a.Status, a.Length, a.Close
 	r.Header.CopyFrom(&a.Header)

@@ -10,6 +10,7 @@ import (
 	"gatehouse.dev/gatehouse/internal/config"
 	"gatehouse.dev/gatehouse/internal/exchange"
 	"gatehouse.dev/gatehouse/internal/h1"
+	"gatehouse.dev/gatehouse/internal/h2"
 	"gatehouse.dev/gatehouse/internal/upstream/balance"
 	"gatehouse.dev/gatehouse/internal/upstream/health"
 	"gatehouse.dev/gatehouse/internal/wire"
@@ -150,7 +151,8 @@ func cut(err error) bool {
 		return false
 	}
 	var bad h1.Malformed
-	return errors.Is(err, h1.ErrCut) || errors.Is(err, wire.ErrTimeout) || errors.Is(err, syscall.ECONNRESET) || errors.As(err, &bad)
+	var bad2 h2.Malformed
+	return errors.Is(err, h1.ErrCut) || errors.Is(err, h2.ErrCut) || errors.As(err, &bad2) || errors.Is(err, wire.ErrTimeout) || errors.Is(err, syscall.ECONNRESET) || errors.As(err, &bad)
 }
 
 // resultOf says what an exchange means for the breaker.

@@ -436,6 +436,10 @@ func TestEndpointURLs(t *testing.T) {
 		{"https://10.0.0.1", "tcp", "10.0.0.1:443", "", "10.0.0.1"},
 		{"http://products.internal:8080", "tcp", "", "products.internal", "products.internal:8080"},
 		{"http://unix:/run/a.sock", "unix", "/run/a.sock", "", "localhost"},
+		{"h2c://10.0.0.1", "tcp", "10.0.0.1:80", "", "10.0.0.1"},
+		{"grpc://10.0.0.1", "tcp", "10.0.0.1:80", "", "10.0.0.1"},
+		{"grpc://unix:/run/a.sock", "unix", "/run/a.sock", "", "localhost"},
+		{"grpcs://10.0.0.1", "tcp", "10.0.0.1:443", "", "10.0.0.1"},
 	} {
 		s, err := parseSite(&config.Endpoint{URL: c.url})
 		if err != nil {
@@ -448,7 +452,7 @@ func TestEndpointURLs(t *testing.T) {
 		}
 	}
 	for _, url := range []string{
-		"", "10.0.0.1:80", "h2c://a.example", "https://unix:/run/a.sock", "http://", "http://:80", "http://a.example:", "http://a.example:x",
+		"", "10.0.0.1:80", "h2://a.example", "grpcs://unix:/run/a.sock", "https://unix:/run/a.sock", "http://", "http://:80", "http://a.example:", "http://a.example:x",
 		"http://a.example:0", "http://a.example:65536", "http://a.example/path", "http://a.example?q", "http://u@a.example",
 		"http://::1", "http://::1:80", "http://[::1", "http://[a.example]", "http://[10.0.0.1]", "http://unix:run/a.sock", "http://a b",
 		"http://a.example:+80", "http://fe80::1%eth0",

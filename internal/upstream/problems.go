@@ -6,6 +6,7 @@ import (
 
 	"gatehouse.dev/gatehouse/internal/exchange"
 	"gatehouse.dev/gatehouse/internal/h1"
+	"gatehouse.dev/gatehouse/internal/h2"
 	"gatehouse.dev/gatehouse/internal/wire"
 )
 
@@ -43,6 +44,14 @@ var (
 		Status: 502, Code: "upstream_tls_failed", Side: exchange.SideUpstream,
 		Detail: "A secure connection to the service behind the gateway could not be established.",
 	}
+	refused = exchange.Problem{
+		Status: 503, Code: "upstream_refused", Side: exchange.SideUpstream, Retry: time.Second,
+		Detail: "The service behind the gateway refused the request before it acted on it.",
+	}
+	noTunnel = exchange.Problem{
+		Status: 502, Code: "upstream_no_websocket", Side: exchange.SideUpstream,
+		Detail: "The service behind the gateway does not take WebSockets over HTTP/2.",
+	}
 	overloaded = exchange.Problem{
 		Status: 503, Code: "upstream_overloaded", Side: exchange.SideGateway, Retry: time.Second,
 		Detail: "The service behind the gateway has as many requests as it may have.",
@@ -64,17 +73,22 @@ var (
 // problemOf says what the error of a round trip means for the exchange.
 func problemOf(x *exchange.Exchange, err error) *exchange.Problem {
 	var bad h1.Malformed
+	var bad2 h2.Malformed
 	var request *h1.RequestError
+	var request2 *h2.RequestError
 	var own *exchange.Problem
+	if errors.As(err, &request2) {
+		request = &h1.RequestError{Err: request2.Err}
+	}
 	switch {
 	case x.Canceled() != nil, errors.Is(err, exchange.ErrClientGone):
 		return clientGone.With(err)
-	case errors.As(err, &request):
+	case request != nil || errors.As(err, &request):
 		if errors.As(request.Err, &own) {
 			return own
 		}
 		return requestBroken.With(err)
-	case errors.As(err, &bad):
+	case errors.As(err, &bad), errors.As(err, &bad2):
 		return malformed.With(err)
 	case errors.Is(err, wire.ErrTimeout):
 		return timedOut.With(err)

@@ -124,7 +124,7 @@ func (c *call) better() *endpoint {
 		return nil
 	}
 	after := retryAfter(x.Response.Header.Known(exchange.RetryAfter))
-	e := c.conn.e
+	e := c.use.e
 	if after > 0 && status == 503 {
 		c.spare(e, after)
 	}

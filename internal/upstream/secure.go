@@ -24,7 +24,6 @@ const sessions = 128
 func clientTLS(c *config.UpstreamTLS) (*tls.Config, error) {
 	out := &tls.Config{
 		MinVersion: tls.VersionTLS12,
-		NextProtos: []string{"http/1.1"},
 		// Shared by all endpoints: sessions are kept by the name of the server.
 		ClientSessionCache: tls.NewLRUClientSessionCache(sessions),
 	}
@@ -69,24 +68,50 @@ func readFile(name string) ([]byte, error) {
 	return b, err
 }
 
+// What ALPN calls the protocols (RFC 7301, section 6).
+const (
+	alpnHTTP1 = "http/1.1"
+	alpnHTTP2 = "h2"
+)
+
+// offer returns the settings of TLS for what one connection may speak, nil
+// without TLS.
+func (e *endpoint) offer(protocols ...string) *tls.Config {
+	if !e.scheme.secure() {
+		return nil
+	}
+	c := e.u.tls.Clone()
+	if c.ServerName == "" {
+		c.ServerName = hostOnly(e.host)
+	}
+	c.NextProtos = protocols
+	return c
+}
+
+var errNotAgreed = errors.New("the endpoint did not agree to HTTP/2")
+
 // secure runs TLS over a new connection. The handshake may take what is left
 // of the time to connect.
-func (e *endpoint) secure(ctx context.Context, x *exchange.Exchange, wc *wire.Conn) error {
+func (e *endpoint) secure(ctx context.Context, x *exchange.Exchange, wc *wire.Conn, cfg *tls.Config) (agreed string, err error) {
 	if err := x.Bind(wc); err != nil {
-		return err
+		return "", err
 	}
 	wc.SetLimit(e.u.pool.ConnectTimeout.D())
 	wc.SetTimeout(e.u.pool.ConnectTimeout.D())
-	tc := tls.Client(wc.Socket(), e.tls)
+	tc := tls.Client(wc.Socket(), cfg)
 	// Deadlines of the socket have no effect, so the context cannot end it:
 	// the connection's own limit does, and who cancels interrupts it.
 	if err := tc.HandshakeContext(context.WithoutCancel(ctx)); err != nil {
-		return &handshakeError{err}
+		return "", &handshakeError{err}
+	}
+	agreed = tc.ConnectionState().NegotiatedProtocol
+	if e.scheme == secureHTTP2 && cfg == e.tls && agreed != alpnHTTP2 {
+		return "", &handshakeError{errNotAgreed}
 	}
 	wc.SetLimit(0)
 	wc.SetTimeout(0)
 	wc.Secure(tc)
-	return nil
+	return agreed, nil
 }
 
 // tlsFailed tells errors of a handshake from those of the network below it.

@@ -37,12 +37,12 @@ type call struct {
 	key     uint64
 	tried   []*balance.Load
 	last    *failure
-	conn    *conn // of the answer
-	waits   int   // how often it was let in again
-	slow    int   // endpoints that did not even refuse a connection
-	passed  int   // endpoints that were passed over
-	sends   int   // attempts of which something was sent
-	sent    bool  // something of the request was sent
+	use     *use // of the connection of the answer
+	waits   int  // how often it was let in again
+	slow    int  // endpoints that did not even refuse a connection
+	passed  int  // endpoints that were passed over
+	sends   int  // attempts of which something was sent
+	sent    bool // something of the request was sent
 	began   int64
 	gated   bool
 	patient bool // there is a limit for the whole
@@ -148,9 +148,9 @@ func (c *call) serve() {
 			if e = c.better(); e != nil {
 				continue
 			}
-			c.conn.gated = c.gated
+			c.use.gated = c.gated
 			if u.sticky != nil {
-				u.sticky.set(x, c.conn.e, c.had, c.until)
+				u.sticky.set(x, c.use.e, c.had, c.until)
 			}
 			return
 		}
@@ -193,7 +193,7 @@ func (c *call) ask(e *endpoint, s *set) (f *failure) {
 			limits = &shorter
 		}
 	}
-	var cn *conn
+	var cn *use
 	if u.hedge != nil && c.sends == 0 && c.hedgeable() {
 		cn, f = c.hedged(e, s, limits)
 	} else {
@@ -203,7 +203,7 @@ func (c *call) ask(e *endpoint, s *set) (f *failure) {
 		return f
 	}
 	c.sent = true
-	c.conn = cn
+	c.use = cn
 	if u.hedge != nil {
 		u.service.times.Observe(health.Now(), time.Duration(x.Times.FirstByte-x.Times.Sent))
 	}

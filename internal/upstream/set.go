@@ -185,16 +185,10 @@ func (u *Upstream) usable(e *endpoint, now health.Clock) bool {
 // place is what makes an endpoint the same one.
 type place struct {
 	network, address, host string
-	secure                 bool
+	scheme                 scheme
 }
 
-func (p place) String() string {
-	scheme := "http://"
-	if p.secure {
-		scheme = "https://"
-	}
-	return scheme + p.host + " " + p.address
-}
+func (p place) String() string { return string(p.scheme) + "://" + p.host + " " + p.address }
 
 // rebuild makes the set anew from the addresses of all sites and the health of
 // their endpoints. Endpoints that were there before keep their connections.
@@ -210,7 +204,7 @@ func (u *Upstream) rebuild() {
 	warm := !u.built
 	for _, s := range slices.Concat(u.sites, u.discovered) {
 		for _, address := range s.addresses {
-			p := place{s.network, address, s.host, s.secure}
+			p := place{s.network, address, s.host, s.scheme}
 			weight := float64(s.weight) / float64(len(s.addresses))
 			if at, ok := index[p]; ok {
 				next.members[at].weight += weight

@@ -15,7 +15,7 @@ import (
 // addresses, each of which becomes an endpoint that shares the site's weight.
 type site struct {
 	network  string // "tcp" or "unix"
-	secure   bool   // TLS runs over it
+	scheme   scheme
 	host     string // what a Host field names it by
 	weight   int
 	zone     string
@@ -27,22 +27,52 @@ type site struct {
 	addresses []string // to connect to; of a name: the last good answer
 }
 
-// parseSite reads an endpoint's URL: http://host:port, https://host:port or
-// http://unix:/path, or the same with tcp.
+// scheme is what an endpoint speaks. tcp stands for http: nothing is said over
+// it that the gateway would have to understand.
+type scheme string
+
+const (
+	plainHTTP1  scheme = "http"
+	secureHTTP  scheme = "https" // ALPN decides between HTTP/2 and HTTP/1.1
+	plainHTTP2  scheme = "h2c"   // without being asked: RFC 9113, section 3.3
+	plainGRPC   scheme = "grpc"
+	secureHTTP2 scheme = "grpcs"
+)
+
+func (s scheme) secure() bool { return s == secureHTTP || s == secureHTTP2 }
+
+// shares reports whether connections are HTTP/2, or may be.
+func (s scheme) shares() bool { return s != plainHTTP1 }
+
+// only reports whether HTTP/2 is all that is spoken.
+func (s scheme) only() bool { return s == plainGRPC || s == secureHTTP2 }
+
+// schemeOf reads the scheme of an endpoint's URL.
+func schemeOf(s string) (scheme, bool) {
+	out := scheme(strings.ToLower(s))
+	if out == "tcp" {
+		out = plainHTTP1
+	}
+	return out, slices.Contains([]scheme{plainHTTP1, secureHTTP, plainHTTP2, plainGRPC, secureHTTP2}, out)
+}
+
+// parseSite reads an endpoint's URL: scheme://host:port, or scheme://unix:/path
+// where no TLS is involved.
 func parseSite(c *config.Endpoint) (*site, error) {
 	fault := func(why string) error { return fmt.Errorf("endpoint %q: %s", c.URL, why) }
-	scheme, rest, ok := strings.Cut(c.URL, "://")
-	switch {
-	case !ok:
+	name, rest, ok := strings.Cut(c.URL, "://")
+	if !ok {
 		return nil, fault("is not a URL such as http://host:port")
-	case !slices.Contains([]string{"http", "https", "tcp"}, strings.ToLower(scheme)):
-		return nil, fault(fmt.Sprintf("scheme %q is none of http, https and tcp", scheme))
+	}
+	speaks, ok := schemeOf(name)
+	if !ok {
+		return nil, fault(fmt.Sprintf("scheme %q is none of http, https, h2c, grpc, grpcs and tcp", name))
 	}
 	s := &site{
-		network: "tcp", secure: strings.EqualFold(scheme, "https"),
+		network: "tcp", scheme: speaks,
 		weight: max(c.Weight, 1), zone: c.Zone, priority: c.Priority,
 	}
-	if path, ok := strings.CutPrefix(rest, "unix:"); ok && !s.secure {
+	if path, ok := strings.CutPrefix(rest, "unix:"); ok && !s.scheme.secure() {
 		if !strings.HasPrefix(path, "/") {
 			return nil, fault("path of a unix socket is not absolute")
 		}
@@ -54,7 +84,7 @@ func parseSite(c *config.Endpoint) (*site, error) {
 		return nil, fault("has something beside a host and a port")
 	}
 	usual := "80"
-	if s.secure {
+	if s.scheme.secure() {
 		usual = "443"
 	}
 	host, port, err := splitPort(s.host, usual)

@@ -251,7 +251,7 @@ func (u *Upstream) newGate(cfg *config.Upstream) {
 }
 
 // limit tells the gate how many requests the members of a set may have: as
-// many as there may be connections, where that is fewer.
+// many as there may be connections, where that is fewer and none is shared.
 func (u *Upstream) limit(s *set) {
 	if u.gate == nil {
 		return
@@ -265,12 +265,15 @@ func (u *Upstream) limit(s *set) {
 	if u.gradient != nil {
 		lower(u.gradient.Limit())
 	}
-	lower(u.pool.Max)
-	n := 0
+	n, shares := 0, false
 	for i := range s.lanes {
 		n += len(s.lanes[i].endpoints)
+		shares = shares || slices.ContainsFunc(s.lanes[i].endpoints, (*endpoint).sharing)
 	}
-	lower(u.pool.MaxPerEndpoint * n)
+	if !shares {
+		lower(u.pool.Max)
+		lower(u.pool.MaxPerEndpoint * n)
+	}
 	u.gate.bound(limit)
 }
 
@@ -351,8 +354,7 @@ func (u *Upstream) reserve() bool {
 func (u *Upstream) evict() bool {
 	members := u.live.Load().members
 	for i := range members {
-		if c := members[i].e.oldest(); c != nil {
-			c.close()
+		if members[i].e.evict() {
 			return true
 		}
 	}
