@@ -200,6 +200,7 @@ func TestEveryMetricHasATitle(t *testing.T) {
 	for _, m := range []metric{
 		cpuPerRequest, cpuPerGiB, busy, rate, throughput, p50, p99, slowest, rss, peak, growth,
 		perConn, perConnLater, failures, reloadCPU, reloadTime, quietP99,
+		perCore, attackConns, attackFrames,
 	} {
 		if m.title() == "" {
 			t.Errorf("%s has no title", m)
@@ -315,7 +316,7 @@ func TestLoadsAgainstTheUpstream(t *testing.T) {
 		})
 	}
 	t.Run("parked", func(t *testing.T) {
-		conns, err := park(t.Context(), address, 40)
+		conns, err := park(t.Context(), site{Address: address}, 40)
 		defer closeAll(conns)
 		if err != nil || len(conns) != 40 || countLost(conns) != 0 {
 			t.Fatalf("%d connections, %d lost, %v", len(conns), countLost(conns), err)
@@ -330,7 +331,7 @@ func TestLoadsAgainstTheUpstream(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if err := askOnce(address, "/drip/end"); err != nil {
+		if err := (site{Address: address}).ask("/drip/end"); err != nil {
 			t.Fatal(err)
 		}
 		<-drip.done
