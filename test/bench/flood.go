@@ -78,13 +78,13 @@ func floods() []flood {
 
 // attacker is one connection of an attack.
 type attacker struct {
-	out    bytes.Buffer
-	fr     *http2.Framer
-	block  bytes.Buffer
-	enc    *hpack.Encoder
-	more   []byte // a field for CONTINUATION
-	sent   *atomic.Int64 // frames
-	err    error
+	out   bytes.Buffer
+	fr    *http2.Framer
+	block bytes.Buffer
+	enc   *hpack.Encoder
+	more  []byte        // a field for CONTINUATION
+	sent  *atomic.Int64 // frames
+	err   error
 }
 
 // note counts a frame.
