@@ -139,7 +139,7 @@ func (b *bench) saturation(ctx context.Context) (float64, error) {
 // allow.
 const idleConnections = 10000
 
-// idle starts each product anew, so that memory of earlier work hides nothing.
+// idle returns what starts each product anew, so that memory of earlier work hides nothing.
 func idle(s site, most float64) func(context.Context, *bench) (*table, error) {
 	return func(ctx context.Context, b *bench) (*table, error) {
 		n := min(idleConnections, int(b.descriptors)-500)

@@ -134,7 +134,7 @@ func parseFlags(args []string, stderr io.Writer) (options, error) {
 	f.IntVar(&o.cores, "cores", 1, "processors and workers of each proxy")
 	f.DurationVar(&o.linger, "linger", 0, "look at idle connections again after this `time`, e.g. 1m")
 	f.IntVar(&o.reloads, "reloads", 1000, "reloads in the soak")
-	f.DurationVar(&o.limit, "limit", 15*time.Minute, "longest time that the whole run may take")
+	f.DurationVar(&o.limit, "limit", 25*time.Minute, "longest time that the whole run may take")
 	f.StringVar(&o.out, "out", "bench-results", "`folder` for the results as JSON")
 	if err := f.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
