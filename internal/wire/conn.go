@@ -23,10 +23,24 @@ import (
 // Errors of reading and writing beside those of the socket.
 var (
 	// ErrTimeout says that the time given to SetTimeout has passed.
-	ErrTimeout = errors.New("timed out")
+	ErrTimeout error = &passing{text: "timed out", timeout: true}
 	// ErrInterrupted says that somebody called Interrupt.
-	ErrInterrupted = errors.New("interrupted")
+	ErrInterrupted error = &passing{text: "interrupted"}
 )
+
+// passing is an error after which the connection can be used as before. A
+// secure layer fails for good at every other: an idle client would be lost
+// when the wait for it is only handed to another goroutine.
+type passing struct {
+	text    string
+	timeout bool
+}
+
+func (p *passing) Error() string   { return p.text }
+func (p *passing) Timeout() bool   { return p.timeout }
+func (p *passing) Temporary() bool { return true }
+
+var _ net.Error = (*passing)(nil)
 
 // Conn is one connection. One goroutine may read and one may write at a time;
 // Interrupt and Abort may be called by any.

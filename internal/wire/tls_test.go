@@ -7,8 +7,10 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"io"
 	"math/big"
+	"net"
 	"testing"
 	"time"
 )
@@ -61,4 +63,64 @@ func TestTLS(t *testing.T) {
 	if pieces > 200 {
 		t.Errorf("%d bytes came in %d pieces", len(got), pieces)
 	}
+}
+
+// A wait that ends without bytes, because of the time or of somebody, can be
+// begun again, also in the middle of a record.
+func TestTLSWaitsAgain(t *testing.T) {
+	a, b := pairs["tcp"](t, sweeper(t))
+	var record bytes.Buffer // takes what the client writes after its handshake
+	client := tls.Client(&tapped{Conn: a.Socket(), tap: &record}, &tls.Config{InsecureSkipVerify: true})
+	server := tls.Server(b.Socket(), &tls.Config{Certificates: []tls.Certificate{selfSigned(t)}})
+	shaken := make(chan error, 1)
+	go func() { shaken <- client.Handshake() }()
+	if err := errors.Join(server.Handshake(), <-shaken); err != nil {
+		t.Fatal(err)
+	}
+	b.Secure(server)
+	record.Reset()
+	client.NetConn().(*tapped).held = true
+	if _, err := client.Write([]byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	wait := func(want error) {
+		t.Helper()
+		if err := b.WaitReadable(); !errors.Is(err, want) {
+			t.Fatalf("waiting ended with %v, not with %v", err, want)
+		}
+	}
+	b.SetTimeout(Tick)
+	wait(ErrTimeout)
+	if _, err := a.Write(record.Next(7)); err != nil {
+		t.Fatal(err)
+	}
+	b.SetTimeout(Tick)
+	wait(ErrTimeout)
+	b.SetTimeout(0)
+	b.Interrupt()
+	wait(ErrInterrupted)
+	b.Resume()
+	if _, err := a.Write(record.Bytes()); err != nil {
+		t.Fatal(err)
+	}
+	buf, n, err := b.ReadBuffer()
+	if err != nil || string(buf.B[:n]) != "hello" {
+		t.Fatalf("then there came %v", err)
+	}
+	buf.Put()
+}
+
+// tapped keeps what is written, and may hold it back.
+type tapped struct {
+	net.Conn
+	tap  *bytes.Buffer
+	held bool
+}
+
+func (c *tapped) Write(p []byte) (int, error) {
+	c.tap.Write(p)
+	if c.held {
+		return len(p), nil
+	}
+	return c.Conn.Write(p)
 }

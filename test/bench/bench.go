@@ -25,6 +25,9 @@ type bench struct {
 	descriptors uint64
 	upstream    string // its address
 	played      *process
+	service     string // address of the gRPC service, once it runs
+	serving     *process
+	certificate string // file with a certificate and its key
 	machine     machine
 	started     int // proxies so far
 	port        int // next to try
@@ -59,6 +62,9 @@ func open(ctx context.Context, opts options, out io.Writer) (_ *bench, err error
 			b.close()
 		}
 	}()
+	if b.certificate, err = writeCertificate(b.dir); err != nil {
+		return nil, err
+	}
 	if err := b.build(ctx); err != nil {
 		return nil, err
 	}
@@ -80,12 +86,28 @@ func open(ctx context.Context, opts options, out io.Writer) (_ *bench, err error
 
 // close ends what still runs and removes what was written.
 func (b *bench) close() {
-	if b.played != nil {
-		b.played.stop()
+	for _, p := range []*process{b.played, b.serving} {
+		if p != nil {
+			p.stop()
+		}
 	}
 	if err := os.RemoveAll(b.dir); err != nil {
 		fmt.Fprintln(b.out, "bench: removing the temporary folder:", err)
 	}
+}
+
+// playService starts the gRPC service, unless it runs.
+func (b *bench) playService() error {
+	if b.serving != nil {
+		return nil
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("starting the gRPC service: %w", err)
+	}
+	b.service = b.freeAddress()
+	b.serving, err = startProcess(b.dir, "service", b.cpus.load, self, serviceMode, b.service)
+	return err
 }
 
 // build makes the gatehouse to measure, when one is measured.
@@ -276,6 +298,9 @@ func (b *bench) sample(ctx context.Context, r *running, l load, d time.Duration)
 		peak:          float64(after.peak),
 		growth:        float64(after.peak - before.rss),
 		failures:      float64(got.failed),
+	}
+	if cpu > 0 {
+		m[perCore] = float64(got.requests) / cpu.Seconds()
 	}
 	if got.bytes > 0 {
 		m[throughput] = float64(got.bytes) / got.elapsed.Seconds()

@@ -4,8 +4,11 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"io"
 	"math"
+	"net"
+	"net/http"
 	"reflect"
 	"slices"
 	"strings"
@@ -53,6 +56,105 @@ func TestParseWrk(t *testing.T) {
 				t.Errorf("got %+v, want %+v", got, tt.want)
 			}
 		})
+	}
+}
+
+func TestParseH2load(t *testing.T) {
+	const calm = "starting benchmark...\n\nfinished in 1.51s, 41535.33 req/s, 3.96MB/s\n" +
+		"requests: 62303 total, 62343 started, 62303 done, 62303 succeeded, 0 failed, 0 errored, 0 timeout\n" +
+		"status codes: 62303 2xx, 0 3xx, 0 4xx, 0 5xx\n"
+	tests := []struct {
+		name, out string
+		want      result
+		fails     bool
+	}{
+		{name: "calm", out: calm, want: result{requests: 62303, elapsed: 1510 * time.Millisecond}},
+		{name: "errors", out: strings.Replace(calm, "62303 succeeded, 0 failed, 0 errored, 0 timeout", "62300 succeeded, 3 failed, 2 errored, 0 timeout", 1),
+			want: result{requests: 62300, failed: 3, elapsed: 1510 * time.Millisecond}},
+		{name: "nothing", out: "failed to resolve server name\n", fails: true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got, err := parseH2load(tt.out)
+			if (err != nil) != tt.fails || got != tt.want {
+				t.Errorf("got %+v, %v, want %+v", got, err, tt.want)
+			}
+		})
+	}
+	times, err := parseH2loadLog([]byte("1795579238789987\t200\t2080\n1795579238789986\t200\t77\n"))
+	if want := []time.Duration{2080 * time.Microsecond, 77 * time.Microsecond}; err != nil || !slices.Equal(times, want) {
+		t.Errorf("got %v, %v", times, err)
+	}
+	for _, bad := range []string{"1\t200\n", "1\t200\tx\n", "1\t200\t-1\n"} {
+		if _, err := parseH2loadLog([]byte(bad)); err == nil {
+			t.Errorf("%q was taken", bad)
+		}
+	}
+}
+
+func TestParseFlood(t *testing.T) {
+	if conns, frames, err := parseFlood("12 3456"); err != nil || conns != 12 || frames != 3456 {
+		t.Errorf("got %v, %v, %v", conns, frames, err)
+	}
+	for _, bad := range []string{"", "12", "bench: attacking by pings: refused"} {
+		if _, _, err := parseFlood(bad); err == nil {
+			t.Errorf("%q was taken", bad)
+		}
+	}
+}
+
+// The service answers calls as a client of gRPC expects it.
+func TestService(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				_ = newCallee(c).run()
+			}()
+		}
+	}()
+	for range 3 {
+		if err := callOnce(l.Addr().String()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// Each load over TLS makes whole handshakes with a server that offers tickets.
+func TestTLSLoads(t *testing.T) {
+	pair, err := newCertificate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := tls.X509KeyPair(pair, pair)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{cert}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(bodyOf(smallBody)) })}
+	go server.Serve(l)
+	defer server.Close()
+	address := l.Addr().String()
+	r, err := handshakes{2}.run(t.Context(), address, 50*time.Millisecond)
+	if err != nil || r.failed != 0 || r.requests == 0 {
+		t.Errorf("got %+v, %v", r, err)
+	}
+	conns, err := park(t.Context(), site{Address: address, TLS: true}, 40)
+	defer closeAll(conns)
+	if err != nil || len(conns) != 40 || countLost(conns) != 0 {
+		t.Errorf("%d connections, %d lost, %v", len(conns), countLost(conns), err)
 	}
 }
 
@@ -200,6 +302,7 @@ func TestEveryMetricHasATitle(t *testing.T) {
 	for _, m := range []metric{
 		cpuPerRequest, cpuPerGiB, busy, rate, throughput, p50, p99, slowest, rss, peak, growth,
 		perConn, perConnLater, failures, reloadCPU, reloadTime, quietP99,
+		perCore, attackConns, attackFrames,
 	} {
 		if m.title() == "" {
 			t.Errorf("%s has no title", m)
@@ -275,7 +378,7 @@ func TestCasesAndConfigurations(t *testing.T) {
 		seen[c.name] = true
 	}
 	for _, p := range products() {
-		for _, s := range []site{{}, {Everything: true, Routes: prefixes(2), Mark: "m", PoolIdle: "1s", Root: true}} {
+		for _, s := range []site{{}, {TLS: true}, {GRPC: true}, {Both: true}, {Everything: true, Routes: prefixes(2), Mark: "m", PoolIdle: "1s", Root: true}} {
 			var text strings.Builder
 			if err := template.Must(template.New("").Parse(p.config)).Execute(&text, s); err != nil {
 				t.Errorf("%s: %v", p.name, err)
@@ -315,7 +418,7 @@ func TestLoadsAgainstTheUpstream(t *testing.T) {
 		})
 	}
 	t.Run("parked", func(t *testing.T) {
-		conns, err := park(t.Context(), address, 40)
+		conns, err := park(t.Context(), site{Address: address}, 40)
 		defer closeAll(conns)
 		if err != nil || len(conns) != 40 || countLost(conns) != 0 {
 			t.Fatalf("%d connections, %d lost, %v", len(conns), countLost(conns), err)
@@ -330,7 +433,7 @@ func TestLoadsAgainstTheUpstream(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if err := askOnce(address, "/drip/end"); err != nil {
+		if err := (site{Address: address}).ask("/drip/end"); err != nil {
 			t.Fatal(err)
 		}
 		<-drip.done

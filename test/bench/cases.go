@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -35,13 +36,19 @@ func cases() []benchCase {
 		{"down-1GiB", "answers of 1 GiB, one after the other; growth has to stay flat", bodies(transfer{connections: 1, down: gib}, flat...)},
 		{"up-1MiB", "requests of 1 MiB, 16 connections", bodies(transfer{connections: 16, up: mib})},
 		{"up-1GiB", "requests of 1 GiB, one after the other; growth has to stay flat", bodies(transfer{connections: 1, up: gib}, flat...)},
-		{"idle", "idle keep-alive connections, each of which has had an answer", idle},
+		{"idle", "idle keep-alive connections, each of which has had an answer", idle(site{}, 6<<10)},
 		{
 			"everything", "request id, access log to a file, header rules and metrics in gatehouse; the others do none of it",
 			saturated(site{Everything: true}, "/", budget{Subject: "gatehouse", Metric: cpuPerRequest, Against: "nginx", AtMost: 1.10}),
 		},
 		{"routes", "gatehouse with 10 and with 10,000 routes, asked for in turn", routes},
 		{"reload", "gatehouse reloads 10,000 routes, idle and under 1,000 requests a second", reload},
+		{"https-h1", "as plain, over TLS", secured},
+		{"https-h2", "HTTP/2 over TLS, 8 connections with 10 streams each, to an upstream of HTTP/1.1", multiplexed},
+		{"tls-handshakes", "a new TLS 1.3 connection with a whole handshake for each request, ECDSA over P-256", shaking},
+		{"tls-idle", "as idle, over TLS 1.3", idle(site{TLS: true}, 20<<10)},
+		{"grpc-unary", "gRPC calls of 100 bytes each way over HTTP/2 without TLS, 8 connections with 10 streams each", calls},
+		{"flood", "gatehouse under attacks by HTTP/2 beside a good client of 500 requests a second", flooded},
 	}
 }
 
@@ -132,22 +139,24 @@ func (b *bench) saturation(ctx context.Context) (float64, error) {
 // allow.
 const idleConnections = 10000
 
-// idle starts each product anew, so that memory of earlier work hides nothing.
-func idle(ctx context.Context, b *bench) (*table, error) {
-	n := min(idleConnections, int(b.descriptors)-500)
-	columns := []metric{perConn, rss, peak}
-	if b.opts.linger > 0 {
-		columns = append(columns, perConnLater)
-	}
-	var rows []row
-	for _, s := range b.subjects(site{}) {
-		m, err := b.idleSample(ctx, s, n)
-		if err != nil {
-			return nil, fmt.Errorf("measuring %s with %d connections: %w", s.label, n, err)
+// idle returns what starts each product anew, so that memory of earlier work hides nothing.
+func idle(s site, most float64) func(context.Context, *bench) (*table, error) {
+	return func(ctx context.Context, b *bench) (*table, error) {
+		n := min(idleConnections, int(b.descriptors)-500)
+		columns := []metric{perConn, rss, peak}
+		if b.opts.linger > 0 {
+			columns = append(columns, perConnLater)
 		}
-		rows = append(rows, row{s.label, m, []sample{m}})
+		var rows []row
+		for _, s := range b.subjects(s) {
+			m, err := b.idleSample(ctx, s, n)
+			if err != nil {
+				return nil, fmt.Errorf("measuring %s with %d connections: %w", s.label, n, err)
+			}
+			rows = append(rows, row{s.label, m, []sample{m}})
+		}
+		return newTable(rows, columns, rivals(), budget{Subject: "gatehouse", Metric: perConn, AtMost: most}), nil
 	}
-	return newTable(rows, columns, rivals(), budget{Subject: "gatehouse", Metric: perConn, AtMost: 6 << 10}), nil
 }
 
 func (b *bench) idleSample(ctx context.Context, s subject, n int) (sample, error) {
@@ -163,7 +172,7 @@ func (b *bench) idleSample(ctx context.Context, s subject, n int) (sample, error
 	if err != nil {
 		return nil, err
 	}
-	conns, err := park(ctx, r.site.Address, n)
+	conns, err := park(ctx, r.site, n)
 	defer closeAll(conns)
 	if err != nil {
 		return nil, err
@@ -205,6 +214,9 @@ func closeAll(conns []net.Conn) {
 func countLost(conns []net.Conn) int {
 	lost := 0
 	for _, c := range conns {
+		if t, ok := c.(*tls.Conn); ok {
+			c = t.NetConn()
+		}
 		raw, err := c.(*net.TCPConn).SyscallConn()
 		if err == nil {
 			control := raw.Control(func(fd uintptr) {

@@ -82,6 +82,7 @@ type wrk struct {
 	connections int
 	paths       []string // asked for in turn
 	closing     bool     // each request on a connection of its own
+	secure      bool     // over TLS
 	threads     int
 	dir         string // for a script, needed with several paths
 }
@@ -108,7 +109,11 @@ func (w wrk) run(ctx context.Context, address string, d time.Duration) (result, 
 		defer os.Remove(script)
 		args = append(args, "-s", script)
 	}
-	cmd := exec.CommandContext(ctx, "wrk", append(args, "http://"+address+path)...)
+	scheme := "http://"
+	if w.secure {
+		scheme = "https://"
+	}
+	cmd := exec.CommandContext(ctx, "wrk", append(args, scheme+address+path)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	out, err := cmd.CombinedOutput()
 	if err != nil {
@@ -347,7 +352,7 @@ func parseAnswer(b []byte) (a answer, size int, ok bool) {
 
 // park opens connections, asks for one small answer on each, and leaves them
 // open. The caller closes them, also when it gets an error.
-func park(ctx context.Context, address string, n int) ([]net.Conn, error) {
+func park(ctx context.Context, s site, n int) ([]net.Conn, error) {
 	var (
 		mu    sync.Mutex
 		wg    sync.WaitGroup
@@ -359,7 +364,7 @@ func park(ctx context.Context, address string, n int) ([]net.Conn, error) {
 		wg.Go(func() {
 			buf := make([]byte, 16<<10)
 			for k := i; k < n && ctx.Err() == nil; k += openers {
-				c, err := parkOne(ctx, address, k, buf)
+				c, err := parkOne(ctx, s, k, buf)
 				mu.Lock()
 				if c != nil {
 					conns = append(conns, c)
@@ -383,9 +388,9 @@ func park(ctx context.Context, address string, n int) ([]net.Conn, error) {
 }
 
 // parkOne takes one of several source addresses, so that ports do not run short.
-func parkOne(ctx context.Context, address string, k int, buf []byte) (net.Conn, error) {
+func parkOne(ctx context.Context, s site, k int, buf []byte) (net.Conn, error) {
 	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, byte(2+k%8))}, Timeout: 10 * time.Second}
-	c, err := d.DialContext(ctx, "tcp", address)
+	c, err := s.dial(ctx, d)
 	if err != nil {
 		return nil, err
 	}

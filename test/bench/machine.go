@@ -20,6 +20,7 @@ func machineFacts(b *bench, processors int) machine {
 		m.Kernel = strings.TrimSpace(string(text))
 	}
 	m.Versions["wrk"] = firstLine(findProgram("wrk"), "-v")
+	m.Versions["h2load"] = firstLine(findProgram("h2load"), "--version")
 	for _, name := range b.opts.proxies {
 		p := productNamed(name)
 		m.Versions[name] = firstLine(b.program(p), p.version...)

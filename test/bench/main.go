@@ -25,8 +25,13 @@ import (
 	"time"
 )
 
-// upstreamMode is the first argument of the process that plays the upstream.
-const upstreamMode = "serve-upstream"
+// First arguments of the processes that play a part in the measurement: the
+// upstream, the gRPC service, an attack.
+const (
+	upstreamMode = "serve-upstream"
+	serviceMode  = "serve-calls"
+	floodMode    = "serve-flood"
+)
 
 // options are the flags.
 type options struct {
@@ -49,9 +54,12 @@ func main() {
 	// Children ask to be killed when the thread that started them ends, so all
 	// are started from this thread, which lives as long as the process.
 	runtime.LockOSThread()
-	if len(os.Args) == 3 && os.Args[1] == upstreamMode {
-		fmt.Fprintln(os.Stderr, "bench:", serveUpstream(os.Args[2]))
-		os.Exit(1)
+	if played, err := play(os.Args[1:]); played {
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
@@ -64,6 +72,19 @@ func main() {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
+}
+
+// play takes the part that the arguments name, if they do.
+func play(args []string) (played bool, err error) {
+	switch {
+	case len(args) == 2 && args[0] == upstreamMode:
+		return true, serveUpstream(args[1])
+	case len(args) == 2 && args[0] == serviceMode:
+		return true, serveCalls(args[1])
+	case len(args) == 3 && args[0] == floodMode:
+		return true, serveFlood(args[1], args[2])
+	}
+	return false, nil
 }
 
 // errUsage says that the flags were wrong and that the user was told so.
@@ -113,7 +134,7 @@ func parseFlags(args []string, stderr io.Writer) (options, error) {
 	f.IntVar(&o.cores, "cores", 1, "processors and workers of each proxy")
 	f.DurationVar(&o.linger, "linger", 0, "look at idle connections again after this `time`, e.g. 1m")
 	f.IntVar(&o.reloads, "reloads", 1000, "reloads in the soak")
-	f.DurationVar(&o.limit, "limit", 15*time.Minute, "longest time that the whole run may take")
+	f.DurationVar(&o.limit, "limit", 25*time.Minute, "longest time that the whole run may take")
 	f.StringVar(&o.out, "out", "bench-results", "`folder` for the results as JSON")
 	if err := f.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {

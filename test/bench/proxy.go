@@ -35,6 +35,10 @@ type site struct {
 	Upstream    string
 	Workers     int
 	Descriptors uint64
+	TLS         bool   // HTTP/2 and HTTP/1.1 over TLS
+	GRPC        bool   // HTTP/2 without TLS, to a service that speaks gRPC
+	Both        bool   // gatehouse: HTTP/2 beside HTTP/1.1 without TLS
+	Certificate string // file with a certificate and its key
 	Root        bool   // whether it runs as root
 	Engine      string // gatehouse: the HTTP engine
 	// Everything turns on what a gateway usually does for each request. The
@@ -104,13 +108,23 @@ http {
     keepalive_timeout 600s;
   }
   server {
-    listen {{.Address}} backlog=4096;
+    listen {{.Address}}{{if .TLS}} ssl{{end}}{{if or .TLS .GRPC}} http2{{end}} backlog=4096;
+{{- if .TLS}}
+    ssl_certificate {{.Certificate}};
+    ssl_certificate_key {{.Certificate}};
+    ssl_protocols TLSv1.2 TLSv1.3;
+    ssl_conf_command Ciphersuites TLS_AES_128_GCM_SHA256;
+{{- end}}
     location / {
+{{- if .GRPC}}
+      grpc_pass grpc://app;
+{{- else}}
       proxy_pass http://app;
       proxy_http_version 1.1;
       proxy_set_header Connection "";
       proxy_request_buffering off;
       proxy_max_temp_file_size 0;
+{{- end}}
     }
   }
 }
@@ -120,6 +134,7 @@ const haproxyConfig = `global
   maxconn 16384
   no strict-limits
   nbthread {{.Workers}}
+  ssl-default-bind-ciphersuites TLS_AES_128_GCM_SHA256
 defaults
   mode http
   option splice-auto
@@ -129,22 +144,29 @@ defaults
   timeout server 600s
   timeout http-keep-alive 600s
 frontend entry
-  bind {{.Address}} backlog 4096
+  bind {{.Address}} backlog 4096{{if .TLS}} ssl crt {{.Certificate}} alpn h2,http/1.1{{else if .GRPC}} proto h2{{end}}
   maxconn 16384
   default_backend app
 backend app
   fullconn 16384
-  server one {{.Upstream}}
+  server one {{.Upstream}}{{if .GRPC}} proto h2{{end}}
 `
 
 const gatehouseConfig = `listeners:
   - address: "{{.Address}}"
     engine: {{.Engine}}
     limits: { body: 0, idle_timeout: 600s }
+{{- if .TLS}}
+    tls: { certificates: [{ cert_file: "{{.Certificate}}", key_file: "{{.Certificate}}" }] }
+{{- else if .GRPC}}
+    protocols: [h2c]
+{{- else if .Both}}
+    protocols: [http1, h2c]
+{{- end}}
 admin: { address: "{{.Admin}}" }
 upstreams:
   app:
-    endpoints: ["http://{{.Upstream}}"]
+    endpoints: ["{{if .GRPC}}grpc{{else}}http{{end}}://{{.Upstream}}"]
     timeout: { request: 0s, idle: 600s }
 {{- with .PoolIdle}}
     connections: { idle_timeout: {{.}} }
@@ -186,6 +208,10 @@ type running struct {
 func (b *bench) startProxy(ctx context.Context, p *product, s site, path string) (*running, error) {
 	s.Address, s.Admin = b.freeAddress(), b.freeAddress()
 	s.Upstream, s.Workers, s.Descriptors = b.upstream, len(b.cpus.proxy), b.descriptors
+	s.Certificate = b.certificate
+	if s.GRPC {
+		s.Upstream = b.service
+	}
 	s.Root, s.Engine = os.Geteuid() == 0, "native"
 	if p.name == "gatehouse-std" {
 		s.Engine = "std"
@@ -240,7 +266,7 @@ func (r *running) writeConfig(s site) error {
 func (r *running) wait(ctx context.Context, path string) error {
 	deadline := time.Now().Add(20 * time.Second)
 	for {
-		err := askOnce(r.site.Address, path)
+		err := r.site.ask(path)
 		if err == nil {
 			return nil
 		}
@@ -257,8 +283,12 @@ func (r *running) wait(ctx context.Context, path string) error {
 	}
 }
 
-func askOnce(address, path string) error {
-	c, err := net.DialTimeout("tcp", address, time.Second)
+// ask makes one request in a way that the site takes.
+func (s site) ask(path string) error {
+	if s.GRPC {
+		return callOnce(s.Address)
+	}
+	c, err := s.dial(context.Background(), net.Dialer{Timeout: time.Second})
 	if err != nil {
 		return err
 	}
@@ -301,11 +331,11 @@ func findProgram(name string) string {
 
 // checkPrograms says what has to be installed, all of it at once.
 func checkPrograms(opts options) error {
-	packages := map[string]string{"nginx": "nginx-light", "haproxy": "haproxy", "wrk": "wrk", "taskset": "util-linux"}
+	packages := map[string]string{"nginx": "nginx-light", "haproxy": "haproxy", "wrk": "wrk", "h2load": "nghttp2-client", "taskset": "util-linux"}
 	var missing []string
 	need := []string{"taskset"}
 	if !opts.soak {
-		need = append(need, "wrk")
+		need = append(need, "wrk", "h2load")
 	}
 	for _, name := range opts.proxies {
 		if p := productNamed(name); p.program != "" {

@@ -41,6 +41,9 @@ const (
 	reloadCPU     metric = "reload_cpu_seconds"
 	reloadTime    metric = "reload_seconds"
 	quietP99      metric = "p99_us_without_reloads"
+	perCore       metric = "requests_per_cpu_second"
+	attackConns   metric = "attacking_connections_per_second"
+	attackFrames  metric = "attacking_frames_per_second"
 )
 
 // title is the head of a column.
@@ -50,6 +53,7 @@ func (m metric) title() string {
 		p50: "p50", p99: "p99", slowest: "max", rss: "RSS", peak: "peak RSS", growth: "growth",
 		perConn: "RSS/conn", perConnLater: "later", failures: "failed",
 		reloadCPU: "CPU/reload", reloadTime: "live after", quietP99: "p99 without",
+		perCore: "req/s/core", attackConns: "attacks/s", attackFrames: "frames/s",
 	}
 	return titles[m]
 }
@@ -63,7 +67,7 @@ func (m metric) format(v float64) string {
 		return fmt.Sprintf("%.2f s", v)
 	case busy:
 		return fmt.Sprintf("%.0f %%", v*100)
-	case rate, failures:
+	case rate, failures, perCore, attackConns, attackFrames:
 		return fmt.Sprintf("%.0f", v)
 	case throughput:
 		return fmt.Sprintf("%.0f", v/(1<<20))
@@ -121,7 +125,7 @@ type budget struct {
 }
 
 func (b budget) met(is float64) bool {
-	return is >= b.AtLeast && (b.AtMost == 0 || is <= b.AtMost)
+	return (b.AtLeast == 0 || is >= b.AtLeast) && (b.AtMost == 0 || is <= b.AtMost)
 }
 
 // verdict is a budget and what came out.

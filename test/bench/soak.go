@@ -169,7 +169,7 @@ func (s *soaking) endStreams(ctx context.Context) error {
 		}
 	}
 	// The upstream is asked, not the proxy: this is no request of the soak.
-	if err := askOnce(s.b.upstream, "/drip/end"); err != nil {
+	if err := (site{Address: s.b.upstream}).ask("/drip/end"); err != nil {
 		return fmt.Errorf("ending the download: %w", err)
 	}
 	select {
