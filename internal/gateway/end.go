@@ -2,11 +2,11 @@ package gateway
 
 import (
 	"math/rand/v2"
-	"sort"
 
 	"gatehouse.dev/gatehouse/internal/exchange"
 	"gatehouse.dev/gatehouse/internal/policy"
 	"gatehouse.dev/gatehouse/internal/router"
+	"gatehouse.dev/gatehouse/internal/share"
 )
 
 // end is what a route does with a request that its policies let through: it
@@ -93,18 +93,27 @@ func (m *mirrored) Serve(x *exchange.Exchange) {
 
 // splitEnd shares the requests among several upstreams.
 type splitEnd struct {
-	rewrite *rewrite // as of upstreamEnd
-	upto    []uint64 // running sums of the weights
+	rewrite *rewrite  // as of upstreamEnd
+	by      share.Key // nil: every request is dealt anew
+	table   *share.Table
 	to      []Upstream
 }
 
-func (e *splitEnd) serve(x *exchange.Exchange) {
-	e.to[e.pick(rand.Uint64N(e.upto[len(e.upto)-1]))].Serve(x)
-}
+func (e *splitEnd) serve(x *exchange.Exchange) { e.to[e.pick(x)].Serve(x) }
 
-// pick returns the share that ticket n, counted from zero, falls to.
-func (e *splitEnd) pick(n uint64) int {
-	return sort.Search(len(e.upto), func(i int) bool { return n < e.upto[i] })
+// pick returns the share that a request falls to. One without what callers are
+// told apart by is its client's.
+func (e *splitEnd) pick(x *exchange.Exchange) int {
+	if e.by == nil {
+		return e.table.Any()
+	}
+	if key := e.by(x); key != "" {
+		return e.table.Pick(key)
+	}
+	if x.Client.IP != "" {
+		return e.table.Pick("\x00" + x.Client.IP) // no value that was sent
+	}
+	return e.table.Any()
 }
 
 // rewriteOf returns what an end has done to the target, nil for nothing.
