@@ -226,7 +226,7 @@ func (c *compiler) mirror(path string, m *config.Mirror) func(Upstream) Upstream
 		return func(u Upstream) Upstream { return u }
 	}
 	to := c.upstream(path, m.Upstream)
-	return func(u Upstream) Upstream { return &mirrored{u, to, float64(m.Sample)} }
+	return func(u Upstream) Upstream { return &mirrored{Upstream: u, to: to, sample: float64(m.Sample)} }
 }
 
 // plans builds the plan of every route on every listener. Listeners without
@@ -286,7 +286,13 @@ func (c *compiler) plan(route string, e end, levels ...[]compiled) *plan {
 	slices.SortStableFunc(all, func(a, b compiled) int {
 		return cmp.Or(cmp.Compare(a.stage, b.stage), cmp.Compare(a.rank, b.rank))
 	})
-	p := &plan{route: route, end: e, slots: c.slots, meter: c.g.deps.Metrics.Route(route)}
+	var secrets []policy.Conceals
+	for _, one := range all {
+		if s, ok := one.policy.(policy.Conceals); ok {
+			secrets = append(secrets, s)
+		}
+	}
+	p := &plan{route: route, end: concealing(e, secrets), slots: c.slots, meter: c.g.deps.Metrics.Route(route)}
 	change := rewriteOf(e)
 	for _, one := range all {
 		if change != nil && one.stage >= policy.Transform {

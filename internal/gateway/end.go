@@ -82,13 +82,47 @@ type mirrored struct {
 	Upstream
 	to     Upstream
 	sample float64 // share of the requests
+
+	secrets []policy.Conceals // policies of the plan
+}
+
+// conceal takes the credentials of the plan's policies out of a copy.
+func (m *mirrored) conceal(copy *exchange.Exchange) {
+	for _, s := range m.secrets {
+		s.Conceal(copy)
+	}
 }
 
 // Serve implements Upstream.
 func (m *mirrored) Serve(x *exchange.Exchange) {
-	if m.sample < 1 && rand.Float64() >= m.sample || m.to.Mirror(x, nil) {
+	if m.sample < 1 && rand.Float64() >= m.sample || m.to.Mirror(x, m.conceal) {
 		m.Upstream.Serve(x)
 	}
+}
+
+// concealing returns an end whose mirrors do not get the credentials of some
+// policies. An end is shared by plans of several listeners, which differ in it.
+func concealing(e end, secrets []policy.Conceals) end {
+	wrap := func(u Upstream) Upstream {
+		if m, ok := u.(*mirrored); ok {
+			n := *m
+			n.secrets = secrets
+			return &n
+		}
+		return u
+	}
+	switch e := e.(type) {
+	case *upstreamEnd:
+		return &upstreamEnd{wrap(e.upstream), e.rewrite}
+	case *splitEnd:
+		n := *e
+		n.to = make([]Upstream, len(e.to))
+		for i, u := range e.to {
+			n.to[i] = wrap(u)
+		}
+		return &n
+	}
+	return e
 }
 
 // splitEnd shares the requests among several upstreams.
