@@ -233,12 +233,13 @@ github.com/oschwald/maxminddb-golang < policy/ip
 github.com/fsnotify/fsnotify < app certs
 
 # ACME: the library, the parts of it that its interface shows, its log, OCSP
-# responses, and updates of name servers.
+# responses, and updates of name servers. Endpoints found by name are good for
+# as long as the name server says, which the system's resolver keeps to itself.
 github.com/caddyserver/certmagic < certs
 github.com/mholt/acmez < certs
 go.uber.org/zap < certs
 golang.org/x/crypto < certs password
-github.com/miekg/dns < certs
+github.com/miekg/dns < certs upstream/discover
 
 # System calls that package syscall does not have.
 golang.org/x/sys < wire front test/*

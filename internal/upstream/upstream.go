@@ -23,6 +23,7 @@ import (
 	"gatehouse.dev/gatehouse/internal/exchange"
 	"gatehouse.dev/gatehouse/internal/h1"
 	"gatehouse.dev/gatehouse/internal/share"
+	"gatehouse.dev/gatehouse/internal/upstream/discover"
 	"gatehouse.dev/gatehouse/internal/upstream/health"
 	"gatehouse.dev/gatehouse/internal/wire"
 )
@@ -35,7 +36,8 @@ const (
 )
 
 // Resolver turns a name into addresses. A *net.Resolver is one. One that is a
-// discover.Resolver too is asked for SRV records as well.
+// discover.Resolver too is asked for SRV records as well; a *discover.DNS also
+// tells for how long answers are good.
 type Resolver interface {
 	LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
 }
@@ -45,7 +47,7 @@ type Options struct {
 	Sweeper  *wire.Sweeper
 	Log      *slog.Logger
 	Meter    Meter    // nil: nothing is counted
-	Resolver Resolver // nil: the system's
+	Resolver Resolver // nil: one that asks the machine's name servers
 	Memory   *Memory  // what outlives a change of settings; nil: nothing does
 }
 
@@ -135,7 +137,7 @@ func prepare(name string, cfg *config.Upstream, o Options) (*Upstream, error) {
 		u.meter = noMeter{}
 	}
 	if u.resolver == nil {
-		u.resolver = net.DefaultResolver
+		u.resolver = discover.NewDNS()
 	}
 	switch cfg.ProxyProtocol {
 	case "v1":
