@@ -98,7 +98,7 @@ func (u *Upstream) ask(ctx context.Context, e *endpoint) (reason string, err err
 	stop := context.AfterFunc(ctx, func() { _ = nc.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	if e.tls != nil {
-		tc := tls.Client(nc, e.tls)
+		tc := tls.Client(nc, e.security())
 		if err := tc.HandshakeContext(ctx); err != nil {
 			return "", fmt.Errorf("tls: %w", err)
 		}

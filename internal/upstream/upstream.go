@@ -81,6 +81,7 @@ type Upstream struct {
 	most      int      // requests at a time, 0 for no limit
 	first     []string // groups that come first
 	tls       *tls.Config
+	files     *files // of tls; nil when there are none to follow
 	dial      func(ctx context.Context, network, address string) (net.Conn, error)
 
 	live    atomic.Pointer[set]
@@ -227,7 +228,7 @@ func (u *Upstream) configure(cfg *config.Upstream) (err error) {
 	if u.health, err = newChecking(cfg.Health); err != nil {
 		return err
 	}
-	if u.tls, err = clientTLS(cfg.TLS); err != nil {
+	if u.tls, u.files, err = clientTLS(cfg.TLS); err != nil {
 		return err
 	}
 	u.outlier = newOutlier(cfg.Outlier)
