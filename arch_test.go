@@ -125,6 +125,10 @@ redis/redistest <
 # Who is counted together is one question with one answer, whatever counts.
 key < exchange expr policy
 
+# What tells callers apart, where they are spread over upstreams and over
+# endpoints: one language, read in one place. It may be an expression.
+share < exchange expr
+
 # Arithmetic and bounded memory: what a limit is, whoever uses it.
 limit < 
 
@@ -137,8 +141,7 @@ proxyproto < !net/http
 
 # What leaves the gateway. Routes and policies are not its business: it gets
 # an exchange and gives an answer.
-# What is hashed may be an expression.
-upstream < exchange wire h1 h2 proxyproto config observe upstream/* expr
+upstream < exchange wire h1 h2 proxyproto config observe upstream/* share
 
 # Choosing among endpoints is arithmetic: it is tested and measured alone.
 upstream/balance < 
@@ -168,8 +171,8 @@ consumer < exchange config password
 password < !net/http
 
 # Where config becomes a snapshot, and the only place where both halves meet.
-# No protocol and no concrete policy.
-gateway < exchange config policy router observe
+# No protocol and no concrete policy. Callers are dealt to the parts of a split.
+gateway < exchange config policy router observe share
 
 # Metrics and logs of what the other rooms tell.
 observe < exchange config
@@ -230,12 +233,13 @@ github.com/oschwald/maxminddb-golang < policy/ip
 github.com/fsnotify/fsnotify < app certs
 
 # ACME: the library, the parts of it that its interface shows, its log, OCSP
-# responses, and updates of name servers.
+# responses, and updates of name servers. Endpoints found by name are good for
+# as long as the name server says, which the system's resolver keeps to itself.
 github.com/caddyserver/certmagic < certs
 github.com/mholt/acmez < certs
 go.uber.org/zap < certs
 golang.org/x/crypto < certs password
-github.com/miekg/dns < certs
+github.com/miekg/dns < certs upstream/discover
 
 # System calls that package syscall does not have.
 golang.org/x/sys < wire front test/*

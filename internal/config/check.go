@@ -176,6 +176,7 @@ func (k *checker) routes() map[string]bool {
 		if r.Split != nil && weights == 0 && !k.known[at+".split"] {
 			k.fault(at+".split", "no part of the split has a weight", "")
 		}
+		k.splitBy(at+".split_by", r)
 		k.rewrite(at+".rewrite", r)
 		if r.Redirect != nil && !k.known[at+".redirect"] && !strings.HasPrefix(r.Redirect.To, "/") && !isURL(r.Redirect.To) {
 			k.fault(at+".redirect.to", quote(r.Redirect.To)+" is neither a path nor an absolute URL", "write /path or https://host/path")
@@ -185,6 +186,17 @@ func (k *checker) routes() map[string]bool {
 		}
 	}
 	return used
+}
+
+// splitBy checks what keeps callers in their part of a split.
+func (k *checker) splitBy(at string, r *Route) {
+	switch by := r.SplitBy; {
+	case by == "":
+	case !isHash(by) && !isExpression(by):
+		k.fault(at, quote(by)+" does not say what tells callers apart", "write header:NAME, cookie:NAME, query:NAME or client")
+	case r.Split == nil && !k.known[strings.TrimSuffix(at, "_by")]:
+		k.fault(at, "there is no split", "remove it, or write split")
+	}
 }
 
 // ends checks that a route does exactly one thing.

@@ -199,6 +199,8 @@ type Route struct {
 	Upstream string `yaml:"upstream" example:"http://127.0.0.1:9001"`
 	// Several upstreams that share the requests by weight.
 	Split []*Share `yaml:"split"`
+	// What keeps a caller in the same part of the split, also while weights change a little: "header:NAME", "cookie:NAME", "query:NAME", client for the client's address, or a CEL expression. A request without it is told apart by its client's address. None: every request is dealt anew.
+	SplitBy string `yaml:"split_by" example:"cookie:session"`
 	// Another upstream that gets copies of the requests; its answers are thrown away.
 	Mirror *Mirror `yaml:"mirror"`
 	// How the request is changed before it goes to the upstream.

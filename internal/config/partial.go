@@ -48,7 +48,7 @@ func (r *Route) leaveOut(steps []step) {
 	case "policies":
 		r.Policies = withoutEntry(r.Policies, steps[1:])
 	default:
-		r.Upstream, r.Split, r.Rewrite, r.Redirect, r.Respond = "", nil, nil, nil, nil
+		r.Upstream, r.Split, r.SplitBy, r.Rewrite, r.Redirect, r.Respond = "", nil, "", nil, nil, nil
 	}
 }
 

@@ -208,7 +208,7 @@ type Discovery struct {
 	Consul *Consul `yaml:"consul"`
 	// A service in Kubernetes; its ready addresses are endpoints.
 	Kubernetes *Kubernetes `yaml:"kubernetes"`
-	// Time from one look to the next, for dns, srv and file.
+	// Time from one look to the next, for dns, srv and file. Records that are good for a shorter time are looked up as soon as they are not, once a second at most.
 	Interval Duration `yaml:"interval" min:"100ms" max:"24h"`
 	// Scheme of the endpoints found.
 	Scheme string `yaml:"scheme" enum:"http,https,h2c,grpc,grpcs"`

@@ -11,6 +11,7 @@ import (
 	"gatehouse.dev/gatehouse/internal/exchange"
 	"gatehouse.dev/gatehouse/internal/policy"
 	"gatehouse.dev/gatehouse/internal/router"
+	"gatehouse.dev/gatehouse/internal/share"
 )
 
 // Pending is a compiled snapshot that is not live yet. Exactly one of Commit
@@ -117,10 +118,10 @@ func (c *compiler) routes() {
 // end builds what a route does. Exactly one of its ends is set: decoding saw
 // to that.
 func (c *compiler) end(path string, r *config.Route) end {
-	names := router.Params(r.Match)
+	params := router.Params(r.Match)
 	switch {
 	case r.Redirect != nil:
-		t, err := router.ParseRedirect(r.Redirect.To, names)
+		t, err := router.ParseRedirect(r.Redirect.To, params)
 		if err != nil {
 			c.fault(path+".redirect.to", err.Error(), "")
 		}
@@ -128,18 +129,25 @@ func (c *compiler) end(path string, r *config.Route) end {
 	case r.Respond != nil:
 		return respond(r.Respond)
 	}
-	w := c.rewrite(path+".rewrite", r.Rewrite, names)
+	w := c.rewrite(path+".rewrite", r.Rewrite, params)
 	beside := c.mirror(path+".mirror.upstream", r.Mirror)
 	if len(r.Split) == 0 {
 		return &upstreamEnd{upstream: beside(c.upstream(path+".upstream", r.Upstream)), rewrite: w}
 	}
 	e := &splitEnd{rewrite: w}
-	var sum uint64
-	for i, share := range r.Split {
-		sum += uint64(share.Weight)
-		e.upto = append(e.upto, sum)
-		e.to = append(e.to, beside(c.upstream(fmt.Sprintf("%s.split[%d].upstream", path, i), share.Upstream)))
+	if r.SplitBy != "" {
+		by, err := share.ParseKey(r.SplitBy)
+		if err != nil {
+			c.fault(path+".split_by", err.Error(), "")
+		}
+		e.by = by
 	}
+	names, weights := make([]string, 0, len(r.Split)), make([]int, 0, len(r.Split))
+	for i, s := range r.Split {
+		names, weights = append(names, s.Upstream), append(weights, s.Weight)
+		e.to = append(e.to, beside(c.upstream(fmt.Sprintf("%s.split[%d].upstream", path, i), s.Upstream)))
+	}
+	e.table = share.NewTable(names, weights)
 	return e
 }
 
@@ -218,7 +226,7 @@ func (c *compiler) mirror(path string, m *config.Mirror) func(Upstream) Upstream
 		return func(u Upstream) Upstream { return u }
 	}
 	to := c.upstream(path, m.Upstream)
-	return func(u Upstream) Upstream { return &mirrored{u, to, float64(m.Sample)} }
+	return func(u Upstream) Upstream { return &mirrored{Upstream: u, to: to, sample: float64(m.Sample)} }
 }
 
 // plans builds the plan of every route on every listener. Listeners without
@@ -278,7 +286,13 @@ func (c *compiler) plan(route string, e end, levels ...[]compiled) *plan {
 	slices.SortStableFunc(all, func(a, b compiled) int {
 		return cmp.Or(cmp.Compare(a.stage, b.stage), cmp.Compare(a.rank, b.rank))
 	})
-	p := &plan{route: route, end: e, slots: c.slots, meter: c.g.deps.Metrics.Route(route)}
+	var secrets []policy.Conceals
+	for _, one := range all {
+		if s, ok := one.policy.(policy.Conceals); ok {
+			secrets = append(secrets, s)
+		}
+	}
+	p := &plan{route: route, end: concealing(e, secrets), slots: c.slots, meter: c.g.deps.Metrics.Route(route)}
 	change := rewriteOf(e)
 	for _, one := range all {
 		if change != nil && one.stage >= policy.Transform {

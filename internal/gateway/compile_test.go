@@ -209,7 +209,7 @@ func (u *service) ServeOr(x *exchange.Exchange, next func(*exchange.Exchange)) {
 	u.Serve(x)
 }
 
-func (u *service) Mirror(x *exchange.Exchange, _ func(*exchange.Field) bool) bool {
+func (u *service) Mirror(x *exchange.Exchange, conceal func(*exchange.Exchange)) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.copies++

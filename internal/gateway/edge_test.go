@@ -161,15 +161,6 @@ func TestUnixSocket(t *testing.T) {
 	}
 }
 
-func TestSplit(t *testing.T) {
-	e := &splitEnd{upto: []uint64{3, 3, 4}}
-	for ticket, want := range []int{0, 0, 0, 2} {
-		if got := e.pick(uint64(ticket)); got != want {
-			t.Errorf("ticket %d falls to %d, want %d", ticket, got, want)
-		}
-	}
-}
-
 func TestKeeper(t *testing.T) {
 	var k keeper
 	made := 0

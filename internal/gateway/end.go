@@ -2,11 +2,11 @@ package gateway
 
 import (
 	"math/rand/v2"
-	"sort"
 
 	"gatehouse.dev/gatehouse/internal/exchange"
 	"gatehouse.dev/gatehouse/internal/policy"
 	"gatehouse.dev/gatehouse/internal/router"
+	"gatehouse.dev/gatehouse/internal/share"
 )
 
 // end is what a route does with a request that its policies let through: it
@@ -82,29 +82,72 @@ type mirrored struct {
 	Upstream
 	to     Upstream
 	sample float64 // share of the requests
+
+	secrets []policy.Conceals // policies of the plan
+}
+
+// conceal takes the credentials of the plan's policies out of a copy.
+func (m *mirrored) conceal(copy *exchange.Exchange) {
+	for _, s := range m.secrets {
+		s.Conceal(copy)
+	}
 }
 
 // Serve implements Upstream.
 func (m *mirrored) Serve(x *exchange.Exchange) {
-	if m.sample < 1 && rand.Float64() >= m.sample || m.to.Mirror(x, nil) {
+	if m.sample < 1 && rand.Float64() >= m.sample || m.to.Mirror(x, m.conceal) {
 		m.Upstream.Serve(x)
 	}
 }
 
+// concealing returns an end whose mirrors do not get the credentials of some
+// policies. An end is shared by plans of several listeners, which differ in it.
+func concealing(e end, secrets []policy.Conceals) end {
+	wrap := func(u Upstream) Upstream {
+		if m, ok := u.(*mirrored); ok {
+			n := *m
+			n.secrets = secrets
+			return &n
+		}
+		return u
+	}
+	switch e := e.(type) {
+	case *upstreamEnd:
+		return &upstreamEnd{wrap(e.upstream), e.rewrite}
+	case *splitEnd:
+		n := *e
+		n.to = make([]Upstream, len(e.to))
+		for i, u := range e.to {
+			n.to[i] = wrap(u)
+		}
+		return &n
+	}
+	return e
+}
+
 // splitEnd shares the requests among several upstreams.
 type splitEnd struct {
-	rewrite *rewrite // as of upstreamEnd
-	upto    []uint64 // running sums of the weights
+	rewrite *rewrite  // as of upstreamEnd
+	by      share.Key // nil: every request is dealt anew
+	table   *share.Table
 	to      []Upstream
 }
 
-func (e *splitEnd) serve(x *exchange.Exchange) {
-	e.to[e.pick(rand.Uint64N(e.upto[len(e.upto)-1]))].Serve(x)
-}
+func (e *splitEnd) serve(x *exchange.Exchange) { e.to[e.pick(x)].Serve(x) }
 
-// pick returns the share that ticket n, counted from zero, falls to.
-func (e *splitEnd) pick(n uint64) int {
-	return sort.Search(len(e.upto), func(i int) bool { return n < e.upto[i] })
+// pick returns the share that a request falls to. One without what callers are
+// told apart by is its client's.
+func (e *splitEnd) pick(x *exchange.Exchange) int {
+	if e.by == nil {
+		return e.table.Any()
+	}
+	if key := e.by(x); key != "" {
+		return e.table.Pick(key)
+	}
+	if x.Client.IP != "" {
+		return e.table.Pick("\x00" + x.Client.IP) // no value that was sent
+	}
+	return e.table.Any()
 }
 
 // rewriteOf returns what an end has done to the target, nil for nothing.

@@ -1,6 +1,7 @@
 package gateway_test
 
 import (
+	"fmt"
 	"log/slog"
 	"testing"
 
@@ -83,6 +84,54 @@ routes:
 		}
 		if n := s.copies("http://m") - before; n < want[0] || n > want[1] {
 			t.Errorf("%s: %d of 1000 requests were copied", path, n)
+		}
+	}
+}
+
+// A caller stays in one part of a split, whatever part that is; without
+// split_by the parts take turns by chance.
+func TestSplitBy(t *testing.T) {
+	g := gateway.New(gateway.Deps{
+		Log: slog.New(slog.DiscardHandler), Metrics: observe.NewMetrics(config.Metrics{MaxRoutes: 10}),
+		Upstream: new(services).upstream, Service: new(trace).service,
+	})
+	defer g.Close()
+	if faults := g.Apply(parse(t, `
+routes:
+  - { match: /any, split: [{ upstream: "http://a", weight: 3 }, { upstream: "http://b", weight: 1 }] }
+  - { match: /one, split_by: header:X-User, split: [{ upstream: "http://a", weight: 3 }, { upstream: "http://b", weight: 1 }] }
+`)); faults.Fatal() {
+		t.Fatal(faults)
+	}
+	from := func(path, user, ip string) string {
+		x := exchange.Get()
+		defer exchange.Put(x)
+		x.Client, x.Down = &exchange.Client{Listener: "a", IP: ip}, plain{}
+		r := &x.Request
+		r.Proto, r.Method, r.Scheme, r.Authority, r.Host, r.RawPath, r.Path = exchange.HTTP11, "GET", "http", "a.example", "a.example", path, path
+		if user != "" {
+			r.Header.Add("X-User", user)
+		}
+		g.Serve(x)
+		return x.Upstream.Name
+	}
+	counts := map[string]int{}
+	for i := range 1000 {
+		user, ip := fmt.Sprint("user-", i), fmt.Sprintf("192.0.2.%d", i%250)
+		first := from("/one", user, "192.0.2.1")
+		counts["one "+first]++
+		if again := from("/one", user, "192.0.2.2"); again != first {
+			t.Fatalf("%s came to %s and then to %s", user, first, again)
+		}
+		if from("/one", "", ip) != from("/one", "", ip) {
+			t.Fatalf("a client at %s without the field did not stay", ip)
+		}
+		counts["any "+from("/any", user, ip)]++
+		counts["none "+from("/one", "", "")]++
+	}
+	for _, kind := range []string{"one", "any", "none"} {
+		if n := counts[kind+" http://a"]; n < 680 || n > 820 {
+			t.Errorf("%s: %d of 1000 came to the part of three quarters", kind, n)
 		}
 	}
 }

@@ -25,9 +25,9 @@ type Upstream interface {
 	// present and of which nothing was sent.
 	ServeOr(x *exchange.Exchange, next func(*exchange.Exchange))
 	// Mirror sends a copy of the request and does not wait for its answer. It
-	// returns false when x has failed meanwhile. secret, which may be nil, names
-	// further fields that do not travel with the copy.
-	Mirror(x *exchange.Exchange, secret func(*exchange.Field) bool) bool
+	// returns false when x has failed meanwhile. conceal, which may be nil, takes
+	// out of the copy what must not travel with it.
+	Mirror(x *exchange.Exchange, conceal func(copy *exchange.Exchange)) bool
 	// Retire says that no further snapshot uses the upstream. Exchanges that
 	// already hold an older snapshot may still call Serve.
 	Retire()

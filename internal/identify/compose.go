@@ -195,6 +195,8 @@ func (a *anyOf) Hide(x *exchange.Exchange, proved bool) {
 	}
 }
 
+func (a *anyOf) Conceal(x *exchange.Exchange) { concealAll(a.members, x) }
+
 func (a *anyOf) Challenge(wrong bool) string { return challenges(a.members, wrong) }
 
 // allOf wants a proof of each of its members, and that they agree.
@@ -240,7 +242,15 @@ func (a *allOf) Hide(x *exchange.Exchange, proved bool) {
 	}
 }
 
+func (a *allOf) Conceal(x *exchange.Exchange) { concealAll(a.members, x) }
+
 func (a *allOf) Challenge(wrong bool) string { return challenges(a.members, wrong) }
+
+func concealAll(members []Member, x *exchange.Exchange) {
+	for _, m := range members {
+		conceal(m.Method(), x)
+	}
+}
 
 // challenges joins those of several methods (RFC 9110, section 11.6.1).
 func challenges(members []Member, wrong bool) string {

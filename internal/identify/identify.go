@@ -197,6 +197,20 @@ func (s *Step) Count(x *exchange.Exchange, err error) {
 	}
 }
 
+var _ policy.Conceals = (*Step)(nil)
+
+// Conceal takes the method's credentials out of a copy of a request.
+func (s *Step) Conceal(x *exchange.Exchange) { conceal(s.method, x) }
+
+// conceal hides what a method would read, and what it is made of by itself.
+func conceal(m Method, x *exchange.Exchange) {
+	if c, ok := m.(policy.Conceals); ok {
+		c.Conceal(x)
+		return
+	}
+	m.Hide(x, false)
+}
+
 // Method returns the step's method.
 func (s *Step) Method() Method { return s.method }
 

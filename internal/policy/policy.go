@@ -122,6 +122,14 @@ type Holds interface {
 	HoldResponse() int64
 }
 
+// Conceals is a policy that reads credentials in requests, or writes some for
+// the service. They are nobody else's.
+type Conceals interface {
+	// Conceal takes them all, right or wrong, out of a copy of a request that
+	// goes elsewhere. Nothing but its Request and Client is filled in.
+	Conceal(copy *exchange.Exchange)
+}
+
 // Preflights is a policy that answers CORS preflights. A route with one takes
 // the OPTIONS that asks for a request which the route would take.
 type Preflights interface{ Preflights() }

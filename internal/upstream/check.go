@@ -100,7 +100,7 @@ func (u *Upstream) ask(ctx context.Context, e *endpoint) (reason string, err err
 	defer stop()
 	http2 := h.grpc || e.scheme == plainHTTP2 || e.scheme == plainGRPC
 	if e.tls != nil {
-		tc := tls.Client(nc, e.tls)
+		tc := tls.Client(nc, e.current(e.tls))
 		if err := tc.HandshakeContext(ctx); err != nil {
 			return "", fmt.Errorf("tls: %w", err)
 		}

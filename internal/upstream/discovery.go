@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"gatehouse.dev/gatehouse/internal/config"
 	"gatehouse.dev/gatehouse/internal/upstream/discover"
@@ -17,7 +18,7 @@ import (
 func (u *Upstream) discover(d *config.Discovery) error {
 	records, ok := u.resolver.(discover.Resolver)
 	if !ok {
-		records = net.DefaultResolver
+		records = discover.NewDNS()
 	}
 	source, err := discover.New(d, records)
 	if err != nil {
@@ -36,6 +37,7 @@ type finder struct {
 	known                  map[string][]string // last good addresses of names
 	failing                bool
 	last                   []string
+	good                   time.Duration // of the names resolved last, 0 when that is not known
 }
 
 var (
@@ -43,8 +45,14 @@ var (
 	errLocal = errors.New("all addresses found are loopback, link-local or of a metadata service, and allow_local is not set")
 )
 
-// told takes what a source found.
-func (f *finder) told(found []*config.Endpoint, err error) {
+// told takes what a source found. It returns how long the names in it are good.
+func (f *finder) told(found []*config.Endpoint, err error) time.Duration {
+	f.good = 0
+	f.take(found, err)
+	return f.good
+}
+
+func (f *finder) take(found []*config.Endpoint, err error) {
 	u := f.u
 	var sites []*site
 	if err == nil {
@@ -131,10 +139,13 @@ func (f *finder) resolve(s *site, known map[string][]string) ([]string, error) {
 	key := net.JoinHostPort(s.name, s.port)
 	ctx, cancel := context.WithTimeout(f.u.ctx, resolveTimeout)
 	defer cancel()
-	addresses, err := f.u.lookUp(ctx, s)
+	addresses, good, err := f.u.lookUp(ctx, s)
 	var missing *net.DNSError
 	switch {
 	case err == nil:
+		if good > 0 && (f.good == 0 || good < f.good) {
+			f.good = good
+		}
 	case f.allowEmpty && (errors.Is(err, errNoAddress) || errors.As(err, &missing) && missing.IsNotFound):
 		return nil, nil
 	case len(f.known[key]) > 0:

@@ -29,13 +29,13 @@ const credentials = 1<<exchange.Authorization | 1<<exchange.ProxyAuthorization |
 // answer away. It does not wait for anything but the request's own body, of
 // which up to 64 KiB of known length are held for both; requests with other
 // bodies, upgrades, and those beyond 100 copies at a time are not copied.
-// Credentials and cookies do not travel with it, nor do fields of which secret,
-// which may be nil, says that they are some too.
+// The usual credentials and cookies do not travel with it, nor does what conceal,
+// which may be nil, takes out of it.
 //
 // It is called by the exchange's goroutine before the request goes to the
 // upstream that answers it. It returns false after the body could not be read:
 // then x has failed.
-func (u *Upstream) Mirror(x *exchange.Exchange, secret func(*exchange.Field) bool) bool {
+func (u *Upstream) Mirror(x *exchange.Exchange, conceal func(copy *exchange.Exchange)) bool {
 	r := &x.Request
 	if r.Upgrade != "" || r.Length < 0 || r.Length > mirrorBody {
 		u.meter.Event(MirrorDropped)
@@ -57,8 +57,8 @@ func (u *Upstream) Mirror(x *exchange.Exchange, secret func(*exchange.Field) boo
 	}
 	y := copyOf(x, r.Authority)
 	y.Request.Header.DelSet(credentials)
-	if secret != nil {
-		y.Request.Header.DelFunc(secret)
+	if conceal != nil {
+		conceal(y)
 	}
 	if body != nil {
 		y.Request.Body, y.Request.Length = exchange.Bytes(body), r.Length

@@ -5,14 +5,18 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
+
+	"gatehouse.dev/gatehouse/internal/upstream/discover"
 )
 
 const (
 	// resolveInterval is how often names are resolved, give or take a fifth,
-	// so that many upstreams do not ask at the same moment.
+	// so that many upstreams do not ask at the same moment; more often where
+	// answers are good for a shorter time.
 	resolveInterval = 10 * time.Second
 	// resolveAgain is how soon a name without any address is tried again.
 	resolveAgain = time.Second
@@ -26,7 +30,7 @@ var errNoAddress = errors.New("answer holds no address")
 func (u *Upstream) resolve(ctx context.Context) {
 	failing := make([]bool, len(u.sites)) // sites do not come or go
 	for {
-		changed := u.lookUpAll(ctx, failing)
+		changed, good := u.lookUpAll(ctx, failing)
 		if ctx.Err() != nil {
 			return
 		}
@@ -34,6 +38,9 @@ func (u *Upstream) resolve(ctx context.Context) {
 			u.rebuild()
 		}
 		wait := resolveInterval*4/5 + rand.N(resolveInterval*2/5)
+		if good > 0 {
+			wait = min(wait, discover.Good(good))
+		}
 		if u.someUnknown() {
 			wait = resolveAgain
 		}
@@ -53,21 +60,26 @@ func (u *Upstream) someUnknown() bool {
 
 // lookUpAll resolves every name once, and reports whether an answer differs
 // from the last good one. A failure, or an answer without addresses, changes
-// nothing.
-func (u *Upstream) lookUpAll(ctx context.Context, failing []bool) (changed bool) {
+// nothing. good is how long all of the answers are good, 0 when that is not
+// known.
+func (u *Upstream) lookUpAll(ctx context.Context, failing []bool) (changed bool, good time.Duration) {
 	answers := make([][]string, len(u.sites))
 	errs := make([]error, len(u.sites))
+	times := make([]time.Duration, len(u.sites))
 	var wg sync.WaitGroup
 	for i, s := range u.sites {
 		if s.name != "" {
-			wg.Go(func() { answers[i], errs[i] = u.lookUp(ctx, s) })
+			wg.Go(func() { answers[i], times[i], errs[i] = u.lookUp(ctx, s) })
 		}
 	}
 	wg.Wait()
 	if ctx.Err() != nil {
-		return false
+		return false, 0
 	}
 	for i, s := range u.sites {
+		if times[i] > 0 && (good == 0 || times[i] < good) {
+			good = times[i]
+		}
 		switch {
 		case s.name == "":
 		case errs[i] != nil:
@@ -84,24 +96,30 @@ func (u *Upstream) lookUpAll(ctx context.Context, failing []bool) (changed bool)
 		}
 		failing[i] = errs[i] != nil
 	}
-	return changed
+	return changed, good
 }
 
-// lookUp returns the addresses of a name in a stable order.
-func (u *Upstream) lookUp(ctx context.Context, s *site) ([]string, error) {
+// lookUp returns the addresses of a name in a stable order, and how long they
+// are good, 0 when that is not known.
+func (u *Upstream) lookUp(ctx context.Context, s *site) (addresses []string, good time.Duration, err error) {
 	ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
 	defer cancel()
-	found, err := u.resolver.LookupNetIP(ctx, "ip", s.name)
-	if err != nil {
-		return nil, err
+	var found []netip.Addr
+	if d, ok := u.resolver.(*discover.DNS); ok {
+		found, good, err = d.Addresses(ctx, s.name)
+	} else {
+		found, err = u.resolver.LookupNetIP(ctx, "ip", s.name)
 	}
-	addresses := make([]string, 0, len(found))
+	if err != nil {
+		return nil, 0, err
+	}
+	addresses = make([]string, 0, len(found))
 	for _, a := range found {
 		addresses = append(addresses, net.JoinHostPort(a.Unmap().String(), s.port))
 	}
 	if len(addresses) == 0 {
-		return nil, errNoAddress
+		return nil, 0, errNoAddress
 	}
 	slices.Sort(addresses)
-	return slices.Compact(addresses), nil
+	return slices.Compact(addresses), good, nil
 }

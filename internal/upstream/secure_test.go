@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -8,6 +9,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"log/slog"
 	"math/big"
 	"net"
 	"os"
@@ -47,6 +49,20 @@ func newAuthority(t testing.TB) *authority {
 	}
 	a.file = a.write("ca.pem", "CERTIFICATE", der)
 	return a
+}
+
+// parsed returns the certificate as it was signed.
+func (a *authority) parsed() *x509.Certificate {
+	b, err := os.ReadFile(a.file)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	block, _ := pem.Decode(b)
+	c, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return c
 }
 
 func (a *authority) write(name, kind string, der []byte) string {
@@ -248,5 +264,84 @@ func TestFilesOfTLS(t *testing.T) {
 		if _, err := New("test", cfg, Options{}); err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), `upstream "test"`) {
 			t.Errorf("%s: %v", c.name, err)
 		}
+	}
+}
+
+// TestFilesAreFollowed: new connections use the files as they are by then; what
+// cannot be used leaves the old ones in place.
+func TestFilesAreFollowed(t *testing.T) {
+	a := newAuthority(t)
+	serverCert, serverKey := a.issue("127.0.0.1", nil)
+	pair, err := tls.LoadX509KeyPair(serverCert, serverKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	pool.AddCert(a.parsed())
+	peers := make(chan string, 1)
+	s := secured(t, &tls.Config{Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: pool,
+		VerifyConnection: func(c tls.ConnectionState) error {
+			peers <- c.PeerCertificates[0].Subject.CommonName
+			return nil
+		}}, hello)
+	cert, key, ca := filepath.Join(a.dir, "own.crt"), filepath.Join(a.dir, "own.key"), filepath.Join(a.dir, "own-ca.pem")
+	put := func(from, to string) {
+		t.Helper()
+		b, err := os.ReadFile(from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(to, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	oneCert, oneKey := a.issue("one", nil)
+	twoCert, twoKey := a.issue("two", nil)
+	put(oneCert, cert)
+	put(oneKey, key)
+	put(a.file, ca)
+	cfg := settings("https://" + s.ln.Addr().String())
+	cfg.TLS = &config.UpstreamTLS{Verify: true, CAFile: ca, CertFile: cert, KeyFile: key}
+	var log bytes.Buffer
+	u, err := prepare("test", cfg, Options{Resolver: static{}, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := u.start(settings()); err != nil {
+		t.Fatal(err)
+	}
+	defer u.Retire()
+	h := &config.Health{Expect: config.StringList{"200"}, Path: "/", Timeout: dur(10 * time.Second)}
+	if u.health, err = newChecking(h); err != nil {
+		t.Fatal(err)
+	}
+	asks := func(want string, warnings int) {
+		t.Helper()
+		if reason, err := u.ask(t.Context(), endpoints(u)[0]); err != nil {
+			t.Fatal(reason, err)
+		}
+		if got := <-peers; got != want {
+			t.Errorf("the service saw %q, not %q", got, want)
+		}
+		if n := strings.Count(log.String(), "old ones stay"); n != warnings {
+			t.Errorf("%d warnings, not %d: %s", n, warnings, &log)
+		}
+	}
+	asks("one", 0)
+	put(twoCert, cert) // the key is still the other's
+	asks("one", 1)
+	asks("one", 1)
+	put(twoKey, key)
+	asks("two", 1)
+	if err := os.Remove(ca); err != nil {
+		t.Fatal(err)
+	}
+	asks("two", 2)
+	put(a.file, ca)
+	asks("two", 2)
+	// Another authority counts at once: no session outlasts it.
+	put(newAuthority(t).file, ca)
+	if _, err := u.ask(t.Context(), endpoints(u)[0]); err == nil || !strings.HasPrefix(err.Error(), "tls: ") {
+		t.Error(err)
 	}
 }

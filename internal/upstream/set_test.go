@@ -3,6 +3,7 @@ package upstream
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -357,19 +358,71 @@ func TestManyChangesAreJoined(t *testing.T) {
 	})
 }
 
-func BenchmarkServePick(b *testing.B) {
+// picked returns a function that picks among a thousand endpoints in two tiers
+// and three zones, a tenth of which are ill.
+func picked(tb testing.TB, algorithm string) func(key uint64) *endpoint {
+	tb.Helper()
 	c := settings()
+	c.Balance.Algorithm, c.Zone = algorithm, "a"
+	if algorithm == "hash" {
+		c.Balance.Hash = "client"
+	}
 	for n := range 1000 {
-		c.Endpoints = append(c.Endpoints, &config.Endpoint{URL: fmt.Sprintf("http://10.0.%d.%d", n/250, n%250+1), Weight: n%3 + 1, Priority: n % 2})
+		c.Endpoints = append(c.Endpoints, &config.Endpoint{
+			URL:    fmt.Sprintf("http://10.0.%d.%d", n/250, n%250+1),
+			Weight: n%3 + 1, Priority: n % 2, Zone: string(rune('a' + n/2%3)),
+		})
 	}
-	u, err := New("test", c, Options{Resolver: static{}})
+	u, err := prepare("test", c, Options{Resolver: static{}})
 	if err != nil {
-		b.Fatal(err)
+		tb.Fatal(err)
 	}
-	defer u.Retire()
-	s := u.live.Load()
-	b.ReportAllocs()
-	for b.Loop() {
-		s.pick(0, false, nil)
+	if err := u.start(c); err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(u.Retire)
+	next := &set{members: slices.Clone(u.live.Load().members)}
+	u.fill(next)
+	for i := range next.members {
+		next.members[i].usable = i%10 != 3
+	}
+	next.lay(u, true)
+	if len(next.lanes) != 4 {
+		tb.Fatalf("%d lanes", len(next.lanes))
+	}
+	keyed := algorithm == "hash"
+	return func(key uint64) *endpoint { return next.pick(key, keyed, nil) }
+}
+
+func everyAlgorithm() []string {
+	return []string{"round_robin", "random", "least_requests", "ewma", "hash"}
+}
+
+func BenchmarkServePick(b *testing.B) {
+	for _, algorithm := range everyAlgorithm() {
+		b.Run(algorithm, func(b *testing.B) {
+			pick := picked(b, algorithm)
+			b.ReportAllocs()
+			for key := uint64(0); b.Loop(); key++ {
+				pick(key * 0x9e3779b97f4a7c15)
+			}
+		})
+	}
+}
+
+func TestPickAllocatesNothing(t *testing.T) {
+	if raced {
+		t.Skip("under the race detector")
+	}
+	for _, algorithm := range everyAlgorithm() {
+		pick, key := picked(t, algorithm), uint64(0)
+		n := testing.AllocsPerRun(1000, func() {
+			if key++; pick(key*0x9e3779b97f4a7c15) == nil {
+				t.Fatal("nothing was picked")
+			}
+		})
+		if n > 0 {
+			t.Errorf("%s: %v allocations a pick", algorithm, n)
+		}
 	}
 }

@@ -15,15 +15,15 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"gatehouse.dev/gatehouse/internal/config"
 	"gatehouse.dev/gatehouse/internal/exchange"
-	"gatehouse.dev/gatehouse/internal/expr"
 	"gatehouse.dev/gatehouse/internal/h1"
+	"gatehouse.dev/gatehouse/internal/share"
+	"gatehouse.dev/gatehouse/internal/upstream/discover"
 	"gatehouse.dev/gatehouse/internal/upstream/health"
 	"gatehouse.dev/gatehouse/internal/wire"
 )
@@ -36,7 +36,8 @@ const (
 )
 
 // Resolver turns a name into addresses. A *net.Resolver is one. One that is a
-// discover.Resolver too is asked for SRV records as well.
+// discover.Resolver too is asked for SRV records as well; a *discover.DNS also
+// tells for how long answers are good.
 type Resolver interface {
 	LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
 }
@@ -46,7 +47,7 @@ type Options struct {
 	Sweeper  *wire.Sweeper
 	Log      *slog.Logger
 	Meter    Meter    // nil: nothing is counted
-	Resolver Resolver // nil: the system's
+	Resolver Resolver // nil: one that asks the machine's name servers
 	Memory   *Memory  // what outlives a change of settings; nil: nothing does
 }
 
@@ -80,6 +81,7 @@ type Upstream struct {
 	most      int      // requests at a time, 0 for no limit
 	first     []string // groups that come first
 	tls       *tls.Config
+	files     *files // of tls; nil when there are none to follow
 	dial      func(ctx context.Context, network, address string) (net.Conn, error)
 
 	live    atomic.Pointer[set]
@@ -136,7 +138,7 @@ func prepare(name string, cfg *config.Upstream, o Options) (*Upstream, error) {
 		u.meter = noMeter{}
 	}
 	if u.resolver == nil {
-		u.resolver = net.DefaultResolver
+		u.resolver = discover.NewDNS()
 	}
 	switch cfg.ProxyProtocol {
 	case "v1":
@@ -226,7 +228,7 @@ func (u *Upstream) configure(cfg *config.Upstream) (err error) {
 	if u.health, err = newChecking(cfg.Health); err != nil {
 		return err
 	}
-	if u.tls, err = clientTLS(cfg.TLS); err != nil {
+	if u.tls, u.files, err = clientTLS(cfg.TLS); err != nil {
 		return err
 	}
 	u.outlier = newOutlier(cfg.Outlier)
@@ -370,55 +372,11 @@ func (u *Upstream) expired(since time.Duration) bool {
 // hashOf returns what makes the key of a request. One that has nothing to hash
 // has a key of its own.
 func hashOf(setting string) (func(x *exchange.Exchange) uint64, error) {
-	what, name, _ := strings.Cut(setting, ":")
-	var value func(x *exchange.Exchange) string
-	switch what {
-	case "client":
-		value = func(x *exchange.Exchange) string { return x.Client.IP }
-	case "header":
-		value = func(x *exchange.Exchange) string { return x.Request.Header.Get(name) }
-	case "cookie":
-		value = func(x *exchange.Exchange) string { return cookie(&x.Request, name) }
-	case "query":
-		value = func(x *exchange.Exchange) string { return parameter(x.Request.Query, name) }
-	default:
-		// A request for which the expression fails has nothing to hash.
-		p, err := expr.Compile(setting, expr.Text)
-		if err != nil {
-			return nil, fmt.Errorf("hash of %q: %w", setting, err)
-		}
-		value = func(x *exchange.Exchange) string {
-			text, _ := p.Text(x)
-			return text
-		}
+	value, err := share.ParseKey(setting)
+	if err != nil {
+		return nil, err
 	}
 	return func(x *exchange.Exchange) uint64 { return keyOf(value(x)) }, nil
-}
-
-// cookie returns the value of a request's first cookie of a name.
-func cookie(r *exchange.Request, name string) string {
-	if !r.Header.Has(exchange.Cookie) {
-		return ""
-	}
-	for line := range r.Header.Values("Cookie") {
-		for pair := range strings.SplitSeq(line, ";") {
-			if n, v, _ := strings.Cut(strings.TrimSpace(pair), "="); n == name {
-				return v
-			}
-		}
-	}
-	return ""
-}
-
-// parameter returns the value of a query's first parameter of a name, as it
-// came: what is written differently may hash differently.
-func parameter(query, name string) string {
-	for pair := range strings.SplitSeq(query, "&") {
-		if n, v, _ := strings.Cut(pair, "="); n == name {
-			return v
-		}
-	}
-	return ""
 }
 
 // milliseconds is a duration for the field that tells the time left.

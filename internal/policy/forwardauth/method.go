@@ -158,5 +158,12 @@ func (m *method) Hide(x *exchange.Exchange, proved bool) {
 	}
 }
 
+// Conceal takes out what the service is asked with and what it said.
+func (m *method) Conceal(x *exchange.Exchange) {
+	for _, f := range slices.Concat(m.send, m.take) {
+		x.Request.Header.Del(f.Name)
+	}
+}
+
 // Challenge names what is wanted, where the service does not say.
 func (m *method) Challenge(bool) string { return `Bearer realm="gatehouse"` }

@@ -70,7 +70,23 @@ type upstream struct {
 
 func (u *upstream) Retire() {}
 
-func (u *upstream) Mirror(*exchange.Exchange, func(*exchange.Field) bool) bool { return true }
+// Mirror receives a copy at once, without its body.
+func (u *upstream) Mirror(x *exchange.Exchange, conceal func(*exchange.Exchange)) bool {
+	y := exchange.Get()
+	defer exchange.Put(y)
+	client := *x.Client
+	y.Client = &client
+	q, r := &y.Request, &x.Request
+	q.Proto, q.Method, q.Scheme, q.Authority, q.Host = r.Proto, r.Method, r.Scheme, r.Authority, r.Host
+	q.RawPath, q.Path, q.Query, q.HasQuery = r.RawPath, r.Path, r.Query, r.HasQuery
+	q.Header.CopyFrom(&r.Header)
+	if conceal != nil {
+		conceal(y)
+	}
+	q.Body = exchange.Bytes(nil)
+	_, p := u.receive(y)
+	return p == nil
+}
 
 func (u *upstream) ServeOr(x *exchange.Exchange, _ func(*exchange.Exchange)) { u.Serve(x) }
 

@@ -179,6 +179,9 @@ func (m *minter) Request(x *exchange.Exchange) policy.Verdict {
 	return policy.Next
 }
 
+// Conceal implements policy.Conceals.
+func (m *minter) Conceal(x *exchange.Exchange) { m.place.Conceal(x) }
+
 func (m *minter) value(who *exchange.Who) (string, *exchange.Problem) {
 	subject, _ := m.subject.of(who).(string)
 	if subject == "" {

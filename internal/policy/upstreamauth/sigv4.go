@@ -108,6 +108,12 @@ var (
 	errNotHeld = errors.New("the body to be signed is not in memory")
 )
 
+// Conceal takes the signature, and the token that may go with it, out of a copy.
+func (s *signer) Conceal(x *exchange.Exchange) {
+	x.Request.Header.DelKnown(exchange.Authorization)
+	x.Request.Header.Del(amzToken)
+}
+
 // Request signs what is sent.
 func (s *signer) Request(x *exchange.Exchange) policy.Verdict {
 	r := &x.Request

@@ -267,6 +267,9 @@ func (i *issued) Request(x *exchange.Exchange) policy.Verdict {
 	return policy.Next
 }
 
+// Conceal implements policy.Conceals.
+func (i *issued) Conceal(x *exchange.Exchange) { i.place.Conceal(x) }
+
 func (i *issued) subject(x *exchange.Exchange) string {
 	if i.caller {
 		return x.Who.Token

@@ -251,6 +251,9 @@ func (f *fixed) Request(x *exchange.Exchange) policy.Verdict {
 	return policy.Next
 }
 
+// Conceal implements policy.Conceals.
+func (f *fixed) Conceal(x *exchange.Exchange) { x.Request.Header.Del(f.field.Name) }
+
 func (c *Basic) compile() (policy.Policy, error) {
 	var faults []error
 	// RFC 7617, section 2.
@@ -325,6 +328,9 @@ func newPlace(name string) (place, *policy.Fault) {
 	}
 	return p, nil
 }
+
+// Conceal implements policy.Conceals.
+func (p *place) Conceal(x *exchange.Exchange) { x.Request.Header.Del(p.field.Name) }
 
 // put sends a field value that scheme and token make.
 func (p *place) put(h *exchange.Header, value string) {

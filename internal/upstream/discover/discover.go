@@ -30,10 +30,12 @@ type Source interface {
 	Watch(ctx context.Context, tell Tell)
 }
 
-// Tell is told a list of endpoints, or why there is none.
-type Tell func(found []*config.Endpoint, err error)
+// Tell is told a list of endpoints, or why there is none. It returns for how
+// long the names in it are known, 0 when that is not known.
+type Tell func(found []*config.Endpoint, err error) (good time.Duration)
 
-// Resolver looks up SRV records. A *net.Resolver is one.
+// Resolver looks up SRV records. A *net.Resolver is one. A *DNS also tells for
+// how long they are good.
 type Resolver interface {
 	LookupSRV(ctx context.Context, service, proto, name string) (string, []*net.SRV, error)
 }
@@ -43,8 +45,8 @@ func New(d *config.Discovery, r Resolver) (Source, error) {
 	switch {
 	case d.DNS != "":
 		e := endpoint(d.Scheme, d.DNS)
-		return &poll{d.Interval.D(), func(context.Context) ([]*config.Endpoint, error) {
-			return []*config.Endpoint{e}, nil // the name is resolved each time it is told
+		return &poll{d.Interval.D(), func(context.Context) ([]*config.Endpoint, time.Duration, error) {
+			return []*config.Endpoint{e}, 0, nil // the name is resolved each time it is told
 		}}, nil
 	case d.SRV != "":
 		s := &srv{name: d.SRV, scheme: d.Scheme, resolver: r}
@@ -70,7 +72,7 @@ func weight(w int) int { return min(max(w, 1), 1000) }
 // poll looks again and again.
 type poll struct {
 	interval time.Duration
-	find     func(ctx context.Context) ([]*config.Endpoint, error)
+	find     func(ctx context.Context) (found []*config.Endpoint, good time.Duration, err error)
 }
 
 // errUnchanged says that there is nothing new.
@@ -82,23 +84,44 @@ const lookTimeout = 5 * time.Second
 func (p *poll) Watch(ctx context.Context, tell Tell) {
 	for {
 		look, cancel := context.WithTimeout(ctx, lookTimeout)
-		found, err := p.find(look)
+		found, good, err := p.find(look)
 		cancel()
 		if ctx.Err() != nil {
 			return
 		}
 		if !errors.Is(err, errUnchanged) {
-			tell(found, err)
+			good = sooner(good, tell(found, err))
 		}
-		if !sleep(ctx, p.interval) {
+		if err == nil && good > 0 && Good(good) < p.interval {
+			if !wait(ctx, Good(good)) {
+				return
+			}
+		} else if !sleep(ctx, p.interval) {
 			return
 		}
 	}
 }
 
+// sooner returns the shorter one of two times, of which 0 is not known.
+func sooner(a, b time.Duration) time.Duration {
+	if a == 0 || b != 0 && b < a {
+		return b
+	}
+	return a
+}
+
+// Good is how long an answer is used that its server calls good for a time: a
+// second at least, and a little longer at random, so that not everybody asks
+// at the same moment.
+func Good(ttl time.Duration) time.Duration {
+	return max(ttl, time.Second) + rand.N(250*time.Millisecond)
+}
+
 // sleep waits for about d and reports false when ctx ends first.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d*9/10 + rand.N(d/5+1))
+func sleep(ctx context.Context, d time.Duration) bool { return wait(ctx, d*9/10+rand.N(d/5+1)) }
+
+func wait(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-ctx.Done():
@@ -122,17 +145,22 @@ type srv struct {
 // mostRecords bounds the endpoints of one source.
 const mostRecords = 10_000
 
-func (s *srv) find(ctx context.Context) ([]*config.Endpoint, error) {
-	_, records, err := s.resolver.LookupSRV(ctx, "", "", s.name)
+func (s *srv) find(ctx context.Context) (found []*config.Endpoint, good time.Duration, err error) {
+	var records []*net.SRV
+	if d, ok := s.resolver.(*DNS); ok {
+		records, good, err = d.Services(ctx, s.name)
+	} else {
+		_, records, err = s.resolver.LookupSRV(ctx, "", "", s.name)
+	}
 	var missing *net.DNSError
 	if errors.As(err, &missing) && missing.IsNotFound {
-		return nil, nil
+		return nil, 0, nil
 	}
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	if len(records) > mostRecords {
-		return nil, fmt.Errorf("%d records are more than %d", len(records), mostRecords)
+		return nil, 0, fmt.Errorf("%d records are more than %d", len(records), mostRecords)
 	}
 	// Priorities are any numbers; tiers are counted.
 	var order []uint16
@@ -141,7 +169,6 @@ func (s *srv) find(ctx context.Context) ([]*config.Endpoint, error) {
 	}
 	slices.Sort(order)
 	order = slices.Compact(order)
-	var found []*config.Endpoint
 	for _, r := range records {
 		host := strings.TrimSuffix(r.Target, ".")
 		if host == "" || r.Port == 0 {
@@ -152,7 +179,7 @@ func (s *srv) find(ctx context.Context) ([]*config.Endpoint, error) {
 		e.Priority = slices.Index(order, r.Priority)
 		found = append(found, e)
 	}
-	return found, nil
+	return found, good, nil
 }
 
 // file finds endpoints in a file. It is read again and again, and tells when
@@ -165,10 +192,10 @@ type file struct {
 // maxFile bounds the file, in bytes.
 const maxFile = 4 << 20
 
-func (f *file) find(context.Context) (found []*config.Endpoint, err error) {
+func (f *file) find(context.Context) (found []*config.Endpoint, _ time.Duration, err error) {
 	data, err := f.read()
 	if err == nil && f.seen != nil && bytes.Equal(data, f.seen) {
-		return nil, errUnchanged
+		return nil, 0, errUnchanged
 	}
 	if err == nil {
 		found, err = config.ParseEndpoints(f.name, data)
@@ -176,7 +203,7 @@ func (f *file) find(context.Context) (found []*config.Endpoint, err error) {
 	if f.seen = nil; err == nil {
 		f.seen = append(make([]byte, 0, len(data)), data...)
 	}
-	return found, err
+	return found, 0, err
 }
 
 func (f *file) read() ([]byte, error) {

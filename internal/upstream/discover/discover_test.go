@@ -82,7 +82,10 @@ func watched(t *testing.T, s Source, test func(l *told)) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		s.Watch(ctx, l.tell)
+		s.Watch(ctx, func(found []*config.Endpoint, err error) time.Duration {
+			l.tell(found, err)
+			return 0
+		})
 	}()
 	test(l)
 	cancel()
