@@ -101,6 +101,7 @@ func New(env *policy.Env, m Method, guard *Guard, o Options) (*Step, error) {
 	s.missing = &exchange.Problem{
 		Status: 401, Code: "credential_missing", Side: exchange.SideClient,
 		Detail: "The request has no credential that this route asks for.", Fields: challenge(m.Challenge(false)),
+		Cause: errors.New("there is no credential (" + m.Place() + ")"),
 	}
 	s.wrong = &exchange.Problem{
 		Status: 401, Code: "credential_invalid", Side: exchange.SideClient,
