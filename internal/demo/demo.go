@@ -146,6 +146,10 @@ const banner = `The shop is open at http://localhost:8080. Try, in another termi
       a payment
   curl -d hello http://localhost:8080/checkout/echo
       split between two versions; shows what the service sees
+  curl -i http://localhost:8080/partners/echo
+      401: this route asks for a key
+  curl -H 'X-API-Key: demo-key' http://localhost:8080/partners/echo
+      with the key of the demo; the service learns whose it is, and not the key
   curl -i http://localhost:8080/shop/3
       a redirection
   curl -N 'http://localhost:8080/stock/ticker?count=5'

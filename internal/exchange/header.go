@@ -183,16 +183,32 @@ func (f *Field) same(o Field) bool {
 }
 
 // Del removes every field line of that name.
-func (h *Header) Del(name string) {
-	k := LookupKnown(name)
+func (h *Header) Del(name string) { h.DelLooked(name, LookupKnown(name)) }
+
+// DelLooked is Del for a name that LookupKnown was asked about beforehand.
+func (h *Header) DelLooked(name string, k Known) {
 	if k != Other {
 		h.DelKnown(k)
 		return
 	}
-	if h.find(name, 0) < 0 {
-		return
+	for i := range h.fields {
+		if f := &h.fields[i]; f.Known == Other && EqualFold(f.Name, name) {
+			h.delFrom(i, name)
+			return
+		}
 	}
-	h.DelFunc(func(f *Field) bool { return f.Known == Other && EqualFold(f.Name, name) })
+}
+
+// delFrom removes the line at i, and all of that name behind it.
+func (h *Header) delFrom(i int, name string) {
+	out := i
+	for i++; i < len(h.fields); i++ {
+		if f := &h.fields[i]; f.Known != Other || !EqualFold(f.Name, name) {
+			h.fields[out] = *f
+			out++
+		}
+	}
+	h.truncate(out)
 }
 
 // DelKnown removes every field line of that well-known name.

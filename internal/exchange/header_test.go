@@ -261,3 +261,19 @@ func TestKnownTable(t *testing.T) {
 		}
 	}
 }
+
+func TestHeaderDelLooked(t *testing.T) {
+	for _, name := range []string{"X-One", "x-one", "Cookie", "X-Two", "X-None"} {
+		var h, want Header
+		for _, f := range []string{"X-One", "Cookie", "x-oNe", "X-Two", "cookie", "X-ONE"} {
+			h.Add(f, "v")
+			if !EqualFold(f, name) {
+				want.Add(f, "v")
+			}
+		}
+		h.DelLooked(name, LookupKnown(name))
+		if !slices.Equal(h.Fields(), want.Fields()) || h.Has(Cookie) != want.Has(Cookie) {
+			t.Errorf("%s: %v, want %v", name, h.Fields(), want.Fields())
+		}
+	}
+}

@@ -49,6 +49,11 @@ func compileFields(settings map[string]string) (fields []field, faults []error) 
 		if bad := policy.CheckField(name); bad != nil {
 			f = bad
 		}
+		for i := range fields {
+			if exchange.EqualFold(fields[i].Name, name) {
+				f = &policy.Fault{Text: fmt.Sprintf("%s is the same field as %s", name, fields[i].Name), Hint: "remove one of the two"}
+			}
+		}
 		if f != nil {
 			f.Field = "headers." + name
 			faults = append(faults, f)
@@ -63,8 +68,7 @@ func compileFields(settings map[string]string) (fields []field, faults []error) 
 // removed already, also where there is nothing to tell.
 func (s *Step) tell(x *exchange.Exchange) {
 	for i := range s.fields {
-		f := s.fields[i]
-		x.Request.Header.Del(f.Name)
+		f := &s.fields[i]
 		value, ok := f.Text(&x.Who)
 		if !ok || value == "" || policy.CheckValue(value) != nil {
 			continue

@@ -101,6 +101,7 @@ func New(env *policy.Env, m Method, guard *Guard, o Options) (*Step, error) {
 	s.missing = &exchange.Problem{
 		Status: 401, Code: "credential_missing", Side: exchange.SideClient,
 		Detail: "The request has no credential that this route asks for.", Fields: challenge(m.Challenge(false)),
+		Cause: errors.New("there is no credential (" + m.Place() + ")"),
 	}
 	s.wrong = &exchange.Problem{
 		Status: 401, Code: "credential_invalid", Side: exchange.SideClient,
@@ -118,10 +119,13 @@ var _ policy.OnRequest = (*Step)(nil)
 // Request proves who asks, or stops the exchange.
 func (s *Step) Request(x *exchange.Exchange) policy.Verdict {
 	for i := range s.fields {
-		x.Request.Header.Del(s.fields[i].Name)
+		x.Request.Header.DelLooked(s.fields[i].Name, s.fields[i].Known)
 	}
-	before := x.Who
-	x.Who = exchange.Who{}
+	var before exchange.Who
+	// Mostly nothing is known yet, and nothing has to be copied.
+	if x.Who.Method != "" || x.Who.Consumer != "" {
+		before, x.Who = x.Who, exchange.Who{}
+	}
 	err := s.Prove(x)
 	if err == nil {
 		if err = join(&before, &x.Who); err == nil {

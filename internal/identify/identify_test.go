@@ -214,3 +214,16 @@ func FuzzPlaces(f *testing.F) {
 		}
 	})
 }
+
+// TestFieldTwice has one field under two spellings: which of the two holds
+// would be chance.
+func TestFieldTwice(t *testing.T) {
+	for settings, want := range map[*map[string]string]bool{
+		{"X-Who": "consumer", "x-who": "subject"}:  true,
+		{"X-Who": "consumer", "X-Whom": "subject"}: false,
+	} {
+		if _, faults := compileFields(*settings); (faults != nil) != want {
+			t.Errorf("%v: %v", *settings, faults)
+		}
+	}
+}

@@ -110,10 +110,8 @@ func (p *Place) inHeader(h *exchange.Header) (value string, err error) {
 // Remove takes the credential out of the request.
 func (p *Place) Remove(r *exchange.Request) {
 	switch {
-	case p.Header != "" && p.Scheme == "" && p.known != exchange.Other:
-		r.Header.DelKnown(p.known)
 	case p.Header != "" && p.Scheme == "":
-		r.Header.Del(p.Header)
+		r.Header.DelLooked(p.Header, p.known)
 	case p.Header != "":
 		n := len(p.Scheme)
 		if v := r.Header.Get(p.Header); len(v) >= n && exchange.EqualFold(v[:n], p.Scheme) {

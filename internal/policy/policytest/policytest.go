@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"gatehouse.dev/gatehouse/internal/config"
 	"gatehouse.dev/gatehouse/internal/exchange"
@@ -337,4 +338,30 @@ func (s *Suite) reference(t *testing.T) {
 			t.Errorf("setting %q has no comment", key)
 		}
 	}
+}
+
+// Added reports, as added-ns/op, what with takes longer than without. Both run
+// in turns, so that whatever else the machine does slows both; of the turns'
+// differences the median counts.
+func Added(b *testing.B, with, without func()) {
+	b.Helper()
+	const calls = 100
+	turn := func(f func()) int64 {
+		start := time.Now()
+		for range calls {
+			f()
+		}
+		return int64(time.Since(start))
+	}
+	turn(with)
+	turn(without)
+	var more []int64
+	for b.Loop() {
+		w := turn(with)
+		more = append(more, w-turn(without))
+	}
+	slices.Sort(more)
+	b.ReportMetric(float64(more[len(more)/2])/calls, "added-ns/op")
+	b.ReportMetric(testing.AllocsPerRun(calls, with)-testing.AllocsPerRun(calls, without), "added-allocs/op")
+	b.ReportMetric(0, "ns/op") // a turn of both says nothing
 }
