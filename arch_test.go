@@ -57,7 +57,7 @@ policy/quota < policy exchange limit key
 policy/idempotency < policy exchange key replay
 policy/authorize < policy exchange expr
 policy/extauthz < policy exchange decision
-policy/opa < policy exchange decision rego
+policy/opa < policy exchange decision fetch rego
 
 # Ways to prove who asks have much in common, and it must be the same in all:
 # the step, the answers, the limits on guessing, and what tokens are made of.

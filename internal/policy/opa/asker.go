@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"slices"
@@ -16,6 +15,7 @@ import (
 
 	"gatehouse.dev/gatehouse/internal/decision"
 	"gatehouse.dev/gatehouse/internal/exchange"
+	"gatehouse.dev/gatehouse/internal/fetch"
 	"gatehouse.dev/gatehouse/internal/policy"
 	"gatehouse.dev/gatehouse/internal/rego"
 )
@@ -28,7 +28,7 @@ var (
 // asker asks, and does what the rule says.
 type asker struct {
 	rule    *rego.Program // nil: OPA is asked
-	client  *client
+	client  *fetch.Client
 	url     string
 	token   policy.Secret
 	timeout time.Duration
@@ -144,34 +144,18 @@ func (a *asker) ask(ctx context.Context, question []byte) (*verdict, error) {
 		}
 		return read(text)
 	}
-	q, err := http.NewRequestWithContext(ctx, http.MethodPost, a.url, bytes.NewReader(question))
-	if err != nil {
-		return nil, err
-	}
-	q.Header.Set("Content-Type", "application/json")
+	header := http.Header{"Content-Type": {"application/json"}}
 	if a.token.IsSet() {
-		q.Header.Set("Authorization", "Bearer "+a.token.Reveal())
+		header.Set("Authorization", "Bearer "+a.token.Reveal())
 	}
-	answer, err := a.client.Do(q)
-	if err != nil {
-		var where *url.Error
-		if errors.As(err, &where) {
-			err = where.Err // the URL is in the configuration
-		}
-		return nil, err
-	}
-	defer func() { _ = answer.Body.Close() }()
-	if answer.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("opa answered %d", answer.StatusCode)
-	}
-	text, err := io.ReadAll(io.LimitReader(answer.Body, largestAnswer+1))
+	answer, err := a.client.Do(ctx, http.MethodPost, a.url, header, question)
 	if err != nil {
 		return nil, err
 	}
-	if len(text) > largestAnswer {
-		return nil, errors.New("opa answered too much")
+	if answer.Status != http.StatusOK {
+		return nil, fmt.Errorf("opa answered %d", answer.Status)
 	}
-	return read(text)
+	return read(answer.Body)
 }
 
 // read reads the answer. A rule that is undefined has no result, and refuses.

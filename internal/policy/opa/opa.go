@@ -5,23 +5,19 @@
 package opa
 
 import (
-	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
-	"net"
-	"net/http"
-	"net/netip"
 	"net/url"
 	"os"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"gatehouse.dev/gatehouse/internal/decision"
 	"gatehouse.dev/gatehouse/internal/exchange"
+	"gatehouse.dev/gatehouse/internal/fetch"
 	"gatehouse.dev/gatehouse/internal/policy"
 	"gatehouse.dev/gatehouse/internal/rego"
 )
@@ -157,41 +153,19 @@ func (c *Config) Compile(env *policy.Env) (policy.Policy, error) {
 		return nil, err
 	}
 	if a.rule == nil {
-		a.client = env.Keep("client", func() any { return &client{newClient()} }).(*client)
+		// The URL may be http on any host: OPA beside the gateway often is.
+		s := fetch.Settings{Timeout: c.Timeout, MaxBody: largestAnswer, Plain: true}
+		client, err := fetch.New(s)
+		if err != nil {
+			return nil, err
+		}
+		a.client = env.Keep("client "+c.Timeout.String(), func() any { return client }).(*fetch.Client)
 	}
 	if c.CacheTTL > 0 {
 		kept := fmt.Sprintf("cache %s %s %v %v %d", source, c.CacheTTL, a.headers, a.sets, c.CacheEntries)
 		a.cache = env.Keep(kept, func() any { return decision.New[*verdict](c.CacheEntries, c.CacheTTL.D()) }).(*decision.Cache[*verdict])
 	}
 	return a, nil
-}
-
-// client is let go when no configuration asks for it any more.
-type client struct{ *http.Client }
-
-// Retire closes what is idle.
-func (c *client) Retire() { c.CloseIdleConnections() }
-
-// newClient makes a client that does not follow redirections, uses no proxy,
-// and does not speak to link-local addresses, where clouds keep secrets.
-func newClient() *http.Client {
-	dialer := &net.Dialer{Timeout: 2 * time.Second, Control: func(_, address string, _ syscall.RawConn) error {
-		ap, err := netip.ParseAddrPort(address)
-		if err == nil && (ap.Addr().Unmap().IsLinkLocalUnicast() || ap.Addr().IsMulticast()) {
-			return fmt.Errorf("%s is a link-local address", ap.Addr())
-		}
-		return err
-	}}
-	return &http.Client{
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		Transport: &http.Transport{
-			DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-				return dialer.DialContext(ctx, network, address)
-			},
-			MaxIdleConnsPerHost: 64, MaxConnsPerHost: 256, IdleConnTimeout: 90 * time.Second,
-			TLSHandshakeTimeout: 2 * time.Second, MaxResponseHeaderBytes: 16 << 10, DisableCompression: true,
-		},
-	}
 }
 
 var refused = exchange.Problem{
