@@ -57,7 +57,7 @@ policy/quota < policy exchange limit key
 policy/idempotency < policy exchange key replay
 policy/authorize < policy exchange expr
 policy/extauthz < policy exchange decision
-policy/opa < policy exchange decision
+policy/opa < policy exchange decision fetch rego
 
 # Ways to prove who asks have much in common, and it must be the same in all:
 # the step, the answers, the limits on guessing, and what tokens are made of.
@@ -109,6 +109,9 @@ expr < exchange
 # What several gateways share. It knows how limits are counted and nothing of
 # requests.
 redis < config limit replay
+
+# Rules in Rego know neither requests nor policies: they turn JSON into JSON.
+rego < !net/http
 
 # What others decided, remembered within bounds.
 decision < 
@@ -208,6 +211,9 @@ go.yaml.in/yaml < config
 
 # One environment for all expressions; no CEL type leaves it.
 cel.dev/cel-go < expr
+
+# Rego's types stay behind a rule that turns JSON into JSON.
+github.com/open-policy-agent/opa < rego
 
 # Prometheus types stay behind observe's own.
 github.com/prometheus < observe

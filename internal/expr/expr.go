@@ -113,7 +113,7 @@ func Compile(source string, want Result) (*Program, error) {
 	if err := p.look(tree.NativeRep()); err != nil {
 		return nil, err
 	}
-	options := []cel.ProgramOption{cel.EvalOptions(cel.OptOptimize)}
+	options := []cel.ProgramOption{cel.EvalOptions(cel.OptOptimize), cel.OptimizeRegex(readRanges())}
 	// What is cheap whatever a client sends is not counted while it runs:
 	// counting costs as much again as evaluating.
 	if worst, err := env.EstimateCost(tree, sizes{}); err != nil || worst.Max > mostCost {
@@ -234,6 +234,6 @@ var environment = sync.OnceValues(func() (*cel.Env, error) {
 		cel.Variable("claims", cel.MapType(cel.StringType, cel.DynType)),
 		cel.Function("inRange", cel.MemberOverload("string_in_range",
 			[]*cel.Type{cel.StringType, cel.StringType}, cel.BoolType,
-			cel.BinaryBinding(func(addr, within ref.Val) ref.Val { return inRange(addr, within) }))),
+			cel.BinaryBinding(func(addr, text ref.Val) ref.Val { return inRange(addr, text) }))),
 	)
 })

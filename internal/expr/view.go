@@ -161,19 +161,44 @@ func parseRange(s string) (netip.Prefix, error) {
 	return p, nil
 }
 
-func inRange(addr, within ref.Val) ref.Val {
+// readRanges reads the range of each call of inRange once, when a program is
+// prepared: look has made sure that all are written out.
+func readRanges() *interpreter.RegexOptimization {
+	return &interpreter.RegexOptimization{
+		Function: "inRange", RegexIndex: 1,
+		Factory: func(call interpreter.InterpretableCall, text string) (interpreter.InterpretableCall, error) {
+			p, err := parseRange(text)
+			if err != nil {
+				return nil, err
+			}
+			return interpreter.NewCall(call.ID(), call.Function(), call.OverloadID(), call.Args(), func(values ...ref.Val) ref.Val {
+				return contains(values[0], p)
+			}), nil
+		},
+	}
+}
+
+func contains(addr ref.Val, p netip.Prefix) ref.Val {
 	a, isText := addr.(types.String)
-	w, isRange := within.(types.String)
-	if !isText || !isRange {
+	if !isText {
 		return types.NewErr("inRange compares texts")
 	}
 	ip, err := netip.ParseAddr(string(a))
 	if err != nil {
 		return types.NewErr("%q is not an address", string(a))
 	}
+	return types.Bool(p.Contains(ip.Unmap().WithZone("")))
+}
+
+// inRange is a call whose range was not read before.
+func inRange(addr, text ref.Val) ref.Val {
+	w, isRange := text.(types.String)
+	if !isRange {
+		return types.NewErr("inRange compares texts")
+	}
 	p, err := parseRange(string(w))
 	if err != nil {
 		return types.WrapErr(err)
 	}
-	return types.Bool(p.Contains(ip.Unmap().WithZone("")))
+	return contains(addr, p)
 }

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"slices"
@@ -16,7 +15,9 @@ import (
 
 	"gatehouse.dev/gatehouse/internal/decision"
 	"gatehouse.dev/gatehouse/internal/exchange"
+	"gatehouse.dev/gatehouse/internal/fetch"
 	"gatehouse.dev/gatehouse/internal/policy"
+	"gatehouse.dev/gatehouse/internal/rego"
 )
 
 var (
@@ -26,7 +27,8 @@ var (
 
 // asker asks, and does what the rule says.
 type asker struct {
-	client  *client
+	rule    *rego.Program // nil: OPA is asked
+	client  *fetch.Client
 	url     string
 	token   policy.Secret
 	timeout time.Duration
@@ -135,34 +137,25 @@ func (a *asker) decide(x *exchange.Exchange) (*verdict, error) {
 const largestAnswer = 256 << 10
 
 func (a *asker) ask(ctx context.Context, question []byte) (*verdict, error) {
-	q, err := http.NewRequestWithContext(ctx, http.MethodPost, a.url, bytes.NewReader(question))
-	if err != nil {
-		return nil, err
-	}
-	q.Header.Set("Content-Type", "application/json")
-	if a.token.IsSet() {
-		q.Header.Set("Authorization", "Bearer "+a.token.Reveal())
-	}
-	answer, err := a.client.Do(q)
-	if err != nil {
-		var where *url.Error
-		if errors.As(err, &where) {
-			err = where.Err // the URL is in the configuration
+	if a.rule != nil {
+		text, err := a.rule.Answer(ctx, question)
+		if err != nil {
+			return nil, err
 		}
-		return nil, err
+		return read(text)
 	}
-	defer func() { _ = answer.Body.Close() }()
-	if answer.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("opa answered %d", answer.StatusCode)
+	header := http.Header{"Content-Type": {"application/json"}}
+	if a.token.IsSet() {
+		header.Set("Authorization", "Bearer "+a.token.Reveal())
 	}
-	text, err := io.ReadAll(io.LimitReader(answer.Body, largestAnswer+1))
+	answer, err := a.client.Do(ctx, http.MethodPost, a.url, header, question)
 	if err != nil {
 		return nil, err
 	}
-	if len(text) > largestAnswer {
-		return nil, errors.New("opa answered too much")
+	if answer.Status != http.StatusOK {
+		return nil, fmt.Errorf("opa answered %d", answer.Status)
 	}
-	return read(text)
+	return read(answer.Body)
 }
 
 // read reads the answer. A rule that is undefined has no result, and refuses.

@@ -1,25 +1,25 @@
 // Package opa is the policy that asks Open Policy Agent whether a request may
-// pass, by OPA's data API over HTTP. It owns the input that a rule sees and the
+// pass, by OPA's data API over HTTP, or a rule in Rego that runs in the gateway. It owns the input that a rule sees and the
 // reading of what the rule yields. What is undefined, slow or odd means a
 // refusal, unless the configuration says otherwise.
 package opa
 
 import (
-	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
-	"net"
-	"net/http"
-	"net/netip"
+	"io"
 	"net/url"
+	"os"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"gatehouse.dev/gatehouse/internal/decision"
 	"gatehouse.dev/gatehouse/internal/exchange"
+	"gatehouse.dev/gatehouse/internal/fetch"
 	"gatehouse.dev/gatehouse/internal/policy"
+	"gatehouse.dev/gatehouse/internal/rego"
 )
 
 // Kind is the kind "opa".
@@ -29,14 +29,16 @@ func Kind() *policy.Kind {
 		New: func() policy.Config {
 			return &Config{Timeout: policy.Duration(200 * time.Millisecond), CacheEntries: 10_000}
 		},
-		Doc: "Asks Open Policy Agent by its data API whether a request may pass.",
+		Doc: "Asks Open Policy Agent by its data API, or a rule in Rego that runs in the gateway, whether a request may pass.",
 	}
 }
 
 // Config says which rule to ask, what to show, and what the answer may change.
 type Config struct {
 	// URL of the rule: http://host:8181/v1/data/package/rule. The rule yields true, or an object with "allow".
-	URL string `yaml:"url" required:"true" example:"http://127.0.0.1:8181/v1/data/http/authz/allow"`
+	URL string `yaml:"url" example:"http://127.0.0.1:8181/v1/data/http/authz/allow"`
+	// A rule that runs in the gateway, instead of url.
+	Rego *Rego `yaml:"rego"`
 	// Token that OPA wants, sent as a bearer.
 	Token policy.Secret `yaml:"token"`
 	// How long to wait for a decision.
@@ -55,6 +57,47 @@ type Config struct {
 	CacheEntries int `yaml:"cache_entries" min:"2" max:"1000000"`
 	// Only log what would be refused.
 	DryRun bool `yaml:"dry_run"`
+}
+
+// Rego is a rule that runs in the gateway. It is compiled when the configuration is loaded, and has no builtins that reach for the network.
+type Rego struct {
+	// File of the module, at most 1 MiB.
+	File string `yaml:"file" example:"authz.rego"`
+	// The module itself, instead of a file.
+	Module string `yaml:"module"`
+	// The rule: data.package.rule. It yields true, or an object with "allow".
+	Query string `yaml:"query" required:"true" example:"data.http.authz.allow"`
+}
+
+// compile reads and compiles the rule, and returns what tells it from others.
+func (r *Rego) compile() (*rego.Program, string, error) {
+	name, module := "module", r.Module
+	if (r.File == "") == (r.Module == "") {
+		return nil, "", &policy.Fault{Field: "rego", Text: "a rule comes from a file or is a module", Hint: "write one of file and module"}
+	}
+	if r.File != "" {
+		text, err := readFile(r.File)
+		if err != nil {
+			return nil, "", &policy.Fault{Field: "rego.file", Text: err.Error()}
+		}
+		name, module = r.File, text
+	}
+	rule, err := rego.Compile(name, module, r.Query)
+	if err != nil {
+		return nil, "", &policy.Fault{Field: "rego", Text: err.Error()}
+	}
+	return rule, fmt.Sprintf("rego %x", sha256.Sum256([]byte(module+"\x00"+r.Query))), nil
+}
+
+// readFile reads no more than a module may be long, and a byte to tell.
+func readFile(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = f.Close() }()
+	text, err := io.ReadAll(io.LimitReader(f, rego.MostBytes+1))
+	return string(text), err
 }
 
 // Repeatable says that the rules of all levels are asked.
@@ -85,9 +128,23 @@ func (c *Config) Compile(env *policy.Env) (policy.Policy, error) {
 			fault(fmt.Sprintf("sets[%d]", i), fmt.Sprintf("%q is asserted by the gateway", name), "remove it")
 		}
 	}
-	target, err := url.Parse(c.URL)
-	if err != nil || target.Scheme != "http" && target.Scheme != "https" || target.Host == "" || !strings.HasPrefix(target.Path, "/v1/data/") || target.RawQuery != "" || target.User != nil {
-		fault("url", fmt.Sprintf("%q is not the URL of a rule", c.URL), "write http://host:8181/v1/data/package/rule")
+	source := c.URL
+	switch {
+	case (c.URL == "") == (c.Rego == nil):
+		fault("url", "a rule is asked for by its URL, or runs here", "write one of url and rego")
+	case c.Rego != nil && c.Token.IsSet():
+		fault("token", "a rule that runs here takes no token", "remove it")
+	case c.Rego != nil:
+		rule, name, err := c.Rego.compile()
+		if err != nil {
+			faults = append(faults, err)
+		}
+		a.rule, source = rule, name
+	default:
+		target, err := url.Parse(c.URL)
+		if err != nil || target.Scheme != "http" && target.Scheme != "https" || target.Host == "" || !strings.HasPrefix(target.Path, "/v1/data/") || target.RawQuery != "" || target.User != nil {
+			fault("url", fmt.Sprintf("%q is not the URL of a rule", c.URL), "write http://host:8181/v1/data/package/rule")
+		}
 	}
 	if c.CacheTTL > 0 && len(c.Headers) == 0 {
 		fault("cache_ttl", "a decision made from all fields is never asked for again", "name in headers what it is made from")
@@ -95,40 +152,20 @@ func (c *Config) Compile(env *policy.Env) (policy.Policy, error) {
 	if err := errors.Join(faults...); err != nil {
 		return nil, err
 	}
-	a.client = env.Keep("client", func() any { return &client{newClient()} }).(*client)
+	if a.rule == nil {
+		// The URL may be http on any host: OPA beside the gateway often is.
+		s := fetch.Settings{Timeout: c.Timeout, MaxBody: largestAnswer, Plain: true}
+		client, err := fetch.New(s)
+		if err != nil {
+			return nil, err
+		}
+		a.client = env.Keep("client "+c.Timeout.String(), func() any { return client }).(*fetch.Client)
+	}
 	if c.CacheTTL > 0 {
-		kept := fmt.Sprintf("cache %s %s %v %v %d", c.URL, c.CacheTTL, a.headers, a.sets, c.CacheEntries)
+		kept := fmt.Sprintf("cache %s %s %v %v %d", source, c.CacheTTL, a.headers, a.sets, c.CacheEntries)
 		a.cache = env.Keep(kept, func() any { return decision.New[*verdict](c.CacheEntries, c.CacheTTL.D()) }).(*decision.Cache[*verdict])
 	}
 	return a, nil
-}
-
-// client is let go when no configuration asks for it any more.
-type client struct{ *http.Client }
-
-// Retire closes what is idle.
-func (c *client) Retire() { c.CloseIdleConnections() }
-
-// newClient makes a client that does not follow redirections, uses no proxy,
-// and does not speak to link-local addresses, where clouds keep secrets.
-func newClient() *http.Client {
-	dialer := &net.Dialer{Timeout: 2 * time.Second, Control: func(_, address string, _ syscall.RawConn) error {
-		ap, err := netip.ParseAddrPort(address)
-		if err == nil && (ap.Addr().Unmap().IsLinkLocalUnicast() || ap.Addr().IsMulticast()) {
-			return fmt.Errorf("%s is a link-local address", ap.Addr())
-		}
-		return err
-	}}
-	return &http.Client{
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		Transport: &http.Transport{
-			DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-				return dialer.DialContext(ctx, network, address)
-			},
-			MaxIdleConnsPerHost: 64, MaxConnsPerHost: 256, IdleConnTimeout: 90 * time.Second,
-			TLSHandshakeTimeout: 2 * time.Second, MaxResponseHeaderBytes: 16 << 10, DisableCompression: true,
-		},
-	}
 }
 
 var refused = exchange.Problem{
