@@ -1,8 +1,8 @@
 package ip
 
 import (
-	"errors"
 	"encoding/binary"
+	"errors"
 	"net/netip"
 	"os"
 	"path/filepath"
