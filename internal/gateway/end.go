@@ -87,9 +87,9 @@ type mirrored struct {
 }
 
 // conceal takes the credentials of the plan's policies out of a copy.
-func (m *mirrored) conceal(copy *exchange.Exchange) {
+func (m *mirrored) conceal(x *exchange.Exchange) {
 	for _, s := range m.secrets {
-		s.Conceal(copy)
+		s.Conceal(x)
 	}
 }
 

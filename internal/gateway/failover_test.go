@@ -123,7 +123,7 @@ routes:
 		if again := from("/one", user, "192.0.2.2"); again != first {
 			t.Fatalf("%s came to %s and then to %s", user, first, again)
 		}
-		if from("/one", "", ip) != from("/one", "", ip) {
+		if nobody := from("/one", "", ip); nobody != from("/one", "", ip) {
 			t.Fatalf("a client at %s without the field did not stay", ip)
 		}
 		counts["any "+from("/any", user, ip)]++

@@ -27,7 +27,7 @@ type Upstream interface {
 	// Mirror sends a copy of the request and does not wait for its answer. It
 	// returns false when x has failed meanwhile. conceal, which may be nil, takes
 	// out of the copy what must not travel with it.
-	Mirror(x *exchange.Exchange, conceal func(copy *exchange.Exchange)) bool
+	Mirror(x *exchange.Exchange, conceal func(*exchange.Exchange)) bool
 	// Retire says that no further snapshot uses the upstream. Exchanges that
 	// already hold an older snapshot may still call Serve.
 	Retire()

@@ -127,7 +127,7 @@ type Holds interface {
 type Conceals interface {
 	// Conceal takes them all, right or wrong, out of a copy of a request that
 	// goes elsewhere. Nothing but its Request and Client is filled in.
-	Conceal(copy *exchange.Exchange)
+	Conceal(x *exchange.Exchange)
 }
 
 // Preflights is a policy that answers CORS preflights. A route with one takes

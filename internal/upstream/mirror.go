@@ -35,7 +35,7 @@ const credentials = 1<<exchange.Authorization | 1<<exchange.ProxyAuthorization |
 // It is called by the exchange's goroutine before the request goes to the
 // upstream that answers it. It returns false after the body could not be read:
 // then x has failed.
-func (u *Upstream) Mirror(x *exchange.Exchange, conceal func(copy *exchange.Exchange)) bool {
+func (u *Upstream) Mirror(x *exchange.Exchange, conceal func(*exchange.Exchange)) bool {
 	r := &x.Request
 	if r.Upgrade != "" || r.Length < 0 || r.Length > mirrorBody {
 		u.meter.Event(MirrorDropped)

@@ -279,11 +279,13 @@ func TestFilesAreFollowed(t *testing.T) {
 	pool := x509.NewCertPool()
 	pool.AddCert(a.parsed())
 	peers := make(chan string, 1)
-	s := secured(t, &tls.Config{Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: pool,
+	s := secured(t, &tls.Config{
+		Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: pool,
 		VerifyConnection: func(c tls.ConnectionState) error {
 			peers <- c.PeerCertificates[0].Subject.CommonName
 			return nil
-		}}, hello)
+		},
+	}, hello)
 	cert, key, ca := filepath.Join(a.dir, "own.crt"), filepath.Join(a.dir, "own.key"), filepath.Join(a.dir, "own-ca.pem")
 	put := func(from, to string) {
 		t.Helper()

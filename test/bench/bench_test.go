@@ -69,8 +69,10 @@ func TestParseH2load(t *testing.T) {
 		fails     bool
 	}{
 		{name: "calm", out: calm, want: result{requests: 62303, elapsed: 1510 * time.Millisecond}},
-		{name: "errors", out: strings.Replace(calm, "62303 succeeded, 0 failed, 0 errored, 0 timeout", "62300 succeeded, 3 failed, 2 errored, 0 timeout", 1),
-			want: result{requests: 62300, failed: 3, elapsed: 1510 * time.Millisecond}},
+		{
+			name: "errors", out: strings.Replace(calm, "62303 succeeded, 0 failed, 0 errored, 0 timeout", "62300 succeeded, 3 failed, 2 errored, 0 timeout", 1),
+			want: result{requests: 62300, failed: 3, elapsed: 1510 * time.Millisecond},
+		},
 		{name: "nothing", out: "failed to resolve server name\n", fails: true},
 	}
 	for _, tt := range tests {

@@ -162,9 +162,16 @@ routes:
 			}
 		}
 	}
+	twoCallers(t, s, r)
+	r.Errors()
+}
+
+// twoCallers asks for two callers in turns, whose decisions are kept.
+func twoCallers(t *testing.T, s *service, r *policytest.Rig) {
+	t.Helper()
 	before := s.asked.Load()
 	for i := range 20 {
-		token := field("X-Token", string(rune('a'+i%2)))
+		token := exchange.Field{Name: "X-Token", Value: string(rune('a' + i%2))}
 		if a := r.Do(policytest.Request{Target: "/cached", Header: []exchange.Field{token}}); a.Status != 200 {
 			t.Errorf("%v", a)
 		}
@@ -172,7 +179,6 @@ routes:
 	if n := s.asked.Load() - before; n != 2 {
 		t.Errorf("two callers were decided %d times", n)
 	}
-	r.Errors()
 }
 
 // TestHeals: the service may come later.

@@ -79,8 +79,13 @@ func TestRego(t *testing.T) {
 			method, target, token string
 			want                  int
 		}{
-			{"GET", "/orders/1", "good", 200}, {"GET", "/orders/1", "bad", 404}, {"PUT", "/orders/1", "good", 404}, {"GET", "/orders/2", "good", 404},
-			{"GET", "/undefined", "good", 403}, {"GET", "/text", "good", 503}, {"GET", "/failing", "good", 503},
+			{"GET", "/orders/1", "good", 200},
+			{"GET", "/orders/1", "bad", 404},
+			{"PUT", "/orders/1", "good", 404},
+			{"GET", "/orders/2", "good", 404},
+			{"GET", "/undefined", "good", 403},
+			{"GET", "/text", "good", 503},
+			{"GET", "/failing", "good", 503},
 		} {
 			r.Received()
 			a := r.Do(policytest.Request{Method: c.method, Target: c.target, Header: []exchange.Field{{Name: "Authorization", Value: "Bearer " + c.token}, {Name: "X-User", Value: "eve"}}})
