@@ -27,7 +27,7 @@ build: ## build bin/gatehouse, one static binary
 
 test: ## run every test, under the race detector where gcc is there, and fuzz briefly
 	CGO_ENABLED=$(if $(RACE),1,0) go test $(RACE) $(TESTFLAGS) ./...
-	@$(MAKE) --no-print-directory fuzz FUZZTIME=20000x
+	@$(MAKE) --no-print-directory fuzz FUZZTIME=3000x
 
 check: lint test ## all that a change must pass: format, lint, and the tests, which also look for stale generated files and for imports across rooms
 
