@@ -1,7 +1,7 @@
 # Gatehouse. "make help" lists the targets.
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help demo build test check lint bench soak fuzz generate vuln clean
+.PHONY: help demo build needs test check lint bench soak fuzz generate vuln clean
 
 # Tools are pinned in tools/go.mod, so that what they need never raises what
 # the gateway needs. The first use of one compiles it.
@@ -12,7 +12,7 @@ FUZZTIME ?= 30s
 
 # The race detector needs cgo, and cgo needs a C compiler. Without one the
 # tests run all the same, only not under it.
-RACE := $(shell command -v gcc >/dev/null 2>&1 && echo -race)
+RACE = $(shell command -v gcc >/dev/null 2>&1 && echo -race)
 TESTFLAGS ?=
 
 help: ## list the targets
@@ -25,9 +25,12 @@ build: ## build bin/gatehouse, one static binary
 	@mkdir -p bin
 	CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o bin/gatehouse ./cmd/gatehouse
 
-test: ## run every test, under the race detector where gcc is there, and fuzz briefly
+test: needs ## run every test, under the race detector where gcc is there, and fuzz briefly
 	CGO_ENABLED=$(if $(RACE),1,0) go test $(RACE) $(TESTFLAGS) ./...
 	@$(MAKE) --no-print-directory fuzz FUZZTIME=3000x
+
+needs: ## install what the tests need beside Go
+	@tools/needs.sh
 
 check: lint test ## all that a change must pass: format, lint, and the tests, which also look for stale generated files and for imports across rooms
 
