@@ -1,6 +1,7 @@
 package shed
 
 import (
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,8 +15,9 @@ import (
 // again when the load is gone.
 func TestPriorities(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		now := reading{cpu: 0.5}
-		o := start(limits{cpu: 0.9, memory: 0.9, delay: 20 * time.Millisecond}, func() reading { return now })
+		var now atomic.Pointer[reading]
+		now.Store(&reading{cpu: 0.5})
+		o := start(limits{cpu: 0.9, memory: 0.9, delay: 20 * time.Millisecond}, func() reading { return *now.Load() })
 		defer o.Retire()
 		share := func(rank float64, never bool) float64 {
 			s, passed := &shedder{load: o, rank: rank, never: never}, 0
@@ -32,7 +34,7 @@ func TestPriorities(t *testing.T) {
 			t.Error("requests are turned away without need")
 		}
 		for name, r := range map[string]reading{"cpu": {cpu: 1}, "memory": {memory: 1}, "delay": {delay: time.Second}} {
-			now = r
+			now.Store(&r)
 			for o.pressure() < 0.5 {
 				after(every)
 			}
@@ -43,7 +45,7 @@ func TestPriorities(t *testing.T) {
 			if low, high, critical := share(0, false), share(2, false), share(2, true); low != 0 || high != 0 || critical != 1 {
 				t.Errorf("%s, later: of low %v pass, of high %v, of critical %v", name, low, high, critical)
 			}
-			now = reading{}
+			now.Store(&reading{})
 			after(10 * time.Second)
 			if share(0, false) != 1 {
 				t.Errorf("%s: requests are turned away when it is over", name)
