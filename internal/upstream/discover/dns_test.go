@@ -31,14 +31,7 @@ type zone struct {
 func newZone(t *testing.T) *zone {
 	t.Helper()
 	z := &zone{records: make(map[string][]string), fail: make(map[string]int), asked: make(map[string]int)}
-	packets, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ln, err := net.Listen("tcp", packets.LocalAddr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	packets, ln := bothSockets(t)
 	_, z.port, _ = net.SplitHostPort(ln.Addr().String())
 	for _, s := range []*dns.Server{{PacketConn: packets, Handler: z}, {Listener: ln, Handler: z}} {
 		up := make(chan struct{})
@@ -53,6 +46,27 @@ func newZone(t *testing.T) *zone {
 		})
 	}
 	return z
+}
+
+// bothSockets listens on one port by UDP and TCP. A port that is free for one
+// may be taken for the other.
+func bothSockets(t *testing.T) (net.PacketConn, net.Listener) {
+	t.Helper()
+	var last error
+	for range 100 {
+		packets, err := net.ListenPacket("udp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		ln, err := net.Listen("tcp", packets.LocalAddr().String())
+		if err == nil {
+			return packets, ln
+		}
+		packets.Close()
+		last = err
+	}
+	t.Fatal(last)
+	return nil, nil
 }
 
 func (z *zone) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
