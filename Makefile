@@ -7,8 +7,13 @@ SHELL := bash
 # the gateway needs. The first use of one compiles it.
 TOOL := go tool -modfile=tools/go.mod
 
-# How long each fuzz target runs: a time, or a number of inputs as in 1000x.
+# How long each fuzz target runs: a time, or a number of inputs as in 1000x; and
+# below which folders they are looked for. The tests fuzz the parsers of what
+# comes over the wire and of the configuration; compiling all of them for
+# fuzzing takes longer than that.
 FUZZTIME ?= 30s
+FUZZIN ?= internal
+BRIEFLY := internal/h1 internal/h2 internal/router internal/config internal/exchange internal/proxyproto internal/jose
 
 # The race detector needs cgo, and cgo needs a C compiler. Without one the
 # tests run all the same, only not under it.
@@ -27,7 +32,7 @@ build: ## build bin/gatehouse, one static binary
 
 test: needs ## run every test, under the race detector where gcc is there, and fuzz briefly
 	CGO_ENABLED=$(if $(RACE),1,0) go test $(RACE) $(TESTFLAGS) ./...
-	@$(MAKE) --no-print-directory fuzz FUZZTIME=3000x
+	@$(MAKE) --no-print-directory fuzz FUZZTIME=3000x FUZZIN='$(BRIEFLY)'
 
 needs: ## install what the tests need beside Go
 	@tools/needs.sh
@@ -45,7 +50,7 @@ soak: ## reload many times under load while streams stay open
 	go run ./test/bench -soak $(BENCHFLAGS)
 
 fuzz: ## fuzz every parser, each for FUZZTIME
-	@grep -rnoE --include='*_test.go' '^func Fuzz[A-Za-z0-9_]+' internal \
+	@grep -rnoE --include='*_test.go' '^func Fuzz[A-Za-z0-9_]+' $(FUZZIN) \
 	| sed -E 's,^(.*)/[^/]*:[0-9]+:func (.*),\1 \2,' | sort -u \
 	| while read -r dir name; do \
 		echo "fuzz ./$$dir $$name"; \
