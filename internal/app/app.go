@@ -90,6 +90,7 @@ func New(source Source, version string, stderr io.Writer) (*App, error) {
 			return upstream.New(name, cfg, upstream.Options{Sweeper: a.sweeper, Log: a.log.Logger, Meter: a.metrics.Upstream(name), Memory: memory})
 		},
 	})
+	a.metrics.Endpoints(a.endpoints)
 	a.front = front.New(front.Options{
 		Handler: a.gateway.Serve, Refused: a.gateway.Refused, Pass: a.gateway.Pass,
 		Metrics: a.metrics, Log: a.log.Logger, Sweeper: a.sweeper,
@@ -236,6 +237,23 @@ func (a *App) openAdmin(cfg *config.Admin) (*admin.Server, error) {
 	return admin.Listen(cfg.Address, admin.Deps{
 		Metrics: a.metrics.Handler(), Ready: a.ready.Load, Status: a.Status, Log: a.log.Logger,
 	})
+}
+
+// endpoints tells the metrics how the endpoints of all upstreams are.
+func (a *App) endpoints(yield func(upstream, state string, n int)) {
+	for name, up := range a.gateway.Snapshot().Upstreams {
+		u, ok := up.(*upstream.Upstream)
+		if !ok {
+			continue
+		}
+		counts := map[string]int{"healthy": 0, "unhealthy": 0, "ejected": 0}
+		for _, e := range u.Status().Endpoints {
+			counts[e.State]++
+		}
+		for state, n := range counts {
+			yield(name, state, n)
+		}
+	}
 }
 
 // Status tells how the gateway is.

@@ -39,6 +39,8 @@ var (
 	descUpstreamEvents      = desc("upstream_events_total", "What seldom happens on the way to an upstream.", "upstream", "event")
 	descUpstreamFirstByte   = desc("upstream_first_byte_seconds", "Time from the first byte of a request sent to the head of its answer.", "upstream")
 
+	descUpstreamEndpoints = desc("upstream_endpoints", "Endpoints by how they are: healthy, unhealthy or ejected.", "upstream", "state")
+
 	descReloads   = desc("config_reloads_total", "Configurations that were applied, the first one too, or were not.", "result")
 	descReloaded  = desc("config_last_reload_successful", "1 when the last reload was applied, 0 when it was not.")
 	descSucceeded = desc("config_last_reload_success_timestamp_seconds", "When a configuration was last applied.")
@@ -56,6 +58,7 @@ func (c *collector) Describe(out chan<- *prometheus.Desc) {
 		descConnections, descAccepted, descHandshakes, descRefused, descPassed,
 		descUpstreamConnections, descUpstreamIdle, descUpstreamTunnels, descUpstreamOpened,
 		descUpstreamFailed, descUpstreamReused, descUpstreamRetried, descUpstreamEvents, descUpstreamFirstByte,
+		descUpstreamEndpoints,
 		descReloads, descReloaded, descSucceeded, descConfig,
 		descLogWritten, descLogDropped, descLogErrors,
 	} {
@@ -72,10 +75,13 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	c.routes.each(func(r *Route) { routes = append(routes, r) })
 	c.listeners.each(func(l *Listener) { listeners = append(listeners, l) })
 	c.upstreams.each(func(u *Upstream) { upstreams = append(upstreams, u) })
-	re := c.reload
+	re, endpoints := c.reload, c.endpoints
 	c.mu.Unlock()
 
 	s := sink(out)
+	if endpoints != nil {
+		endpoints(func(upstream, state string, n int) { s.gauge(descUpstreamEndpoints, n, upstream, state) })
+	}
 	for _, r := range routes {
 		r.collect(s)
 	}

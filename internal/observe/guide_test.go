@@ -21,6 +21,7 @@ func TestGuide(t *testing.T) {
 	m := newMetrics(1)
 	r, l, u := m.Route("a"), m.Listener("a"), m.Upstream("a")
 	u.Event("shed")
+	m.Endpoints(func(yield func(upstream, state string, n int)) { yield("a", "healthy", 1) })
 	r.Begin(0)
 	l.Secured(0)
 	l.Moved(0, 1, 1)

@@ -32,6 +32,7 @@ type Metrics struct {
 	listeners table[Listener]
 	upstreams table[Upstream]
 	reload    reload
+	endpoints func(yield func(upstream, state string, n int))
 
 	logWritten, logDropped, logErrors atomic.Uint64
 }
@@ -67,6 +68,14 @@ func (m *Metrics) Configure(cfg config.Metrics) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.limit = max(cfg.MaxRoutes, 1)
+}
+
+// Endpoints says who tells, at every scrape, how many endpoints of an upstream
+// are in a state. The names are those of the configuration.
+func (m *Metrics) Endpoints(tell func(yield func(upstream, state string, n int))) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.endpoints = tell
 }
 
 // Handler answers with all metrics in the format of Prometheus.
