@@ -16,6 +16,7 @@ func Run(source Source, version string, stderr io.Writer, started func(*App)) er
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	defer signal.Stop(signals)
 
+	limitMemory()
 	// What changes while the files are read for the first time is a change too.
 	seen := fingerprint(source.Path)
 	a, err := New(source, version, stderr)
@@ -27,6 +28,7 @@ func Run(source Source, version string, stderr io.Writer, started func(*App)) er
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
+	go paceCollector(ctx)
 	reload := make(chan struct{}, 1)
 	if source.Path != "" {
 		go watch(ctx, source.Path, seen, func() {

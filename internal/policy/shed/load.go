@@ -2,12 +2,9 @@ package shed
 
 import (
 	"math"
-	"os"
 	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
-	"strconv"
-	"strings"
 	"sync/atomic"
 	"time"
 )
@@ -129,21 +126,11 @@ func percentile(h, before *metrics.Float64Histogram, share float64) time.Duratio
 	return 0
 }
 
-// memoryLimit is the smaller of the runtime's own and the container's, 0 for
-// none.
+// memoryLimit is that of the runtime, which the gateway sets by the container's
+// when it starts; 0 for none.
 func memoryLimit() int64 {
-	limit := debug.SetMemoryLimit(-1)
-	for _, file := range []string{"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"} {
-		text, err := os.ReadFile(file)
-		if err != nil {
-			continue
-		}
-		if n, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64); err == nil && n > 0 {
-			limit = min(limit, n)
-		}
+	if limit := debug.SetMemoryLimit(-1); limit < math.MaxInt64 {
+		return limit
 	}
-	if limit > 1<<60 {
-		return 0
-	}
-	return limit
+	return 0
 }

@@ -29,7 +29,7 @@ func Kind() *policy.Kind {
 type Config struct {
 	// Share of the processors that this process may use up. 0 does not look.
 	CPU policy.Percent `yaml:"cpu"`
-	// Share of the memory limit (of GOMEMLIMIT, or of the container) that this process may use up. 0 does not look.
+	// Share of the memory limit (GOMEMLIMIT, or nine tenths of what the container may use) that this process may use up. 0 does not look.
 	Memory policy.Percent `yaml:"memory"`
 	// How long work that is ready may wait for a processor. 0 does not look.
 	QueueDelay policy.Duration `yaml:"queue_delay" max:"10s"`
