@@ -76,8 +76,8 @@ type TokenSubject struct {
 type ClientCertificate struct {
 	// Subject as RFC 4514 writes it, the most particular part first.
 	Subject string `yaml:"subject" example:"CN=mobile,O=Partner"`
-	// A subject alternative name: a DNS name, an e-mail address, a URI or an IP address.
-	SAN string `yaml:"san" example:"mobile.partner.example"`
+	// A subject alternative name with its type, "dns:NAME", "email:ADDRESS", "uri:URI" or "ip:ADDRESS". Without a type it is what it looks like: an address, a URI where it has a colon, an e-mail address where it has an @, else a DNS name. Names of another type never match.
+	SAN string `yaml:"san" example:"dns:mobile.partner.example"`
 	// Hex of the SHA-256 of the certificate.
 	Thumbprint string `yaml:"thumbprint"`
 }
@@ -223,5 +223,13 @@ func (k *checker) certificate(at string, m *ClientCertificate, once func(path st
 			k.fault(at+".thumbprint", quote(m.Thumbprint)+" is not the SHA-256 of a certificate", "write 64 hex digits")
 		}
 	}
-	once(at, "certificate", m.Subject, strings.ToLower(m.SAN), strings.ToLower(strings.ReplaceAll(m.Thumbprint, ":", "")))
+	san := ""
+	if m.SAN != "" {
+		var err error
+		if san, err = SAN(m.SAN); err != nil {
+			k.fault(at+".san", err.Error(), `write "dns:NAME", "email:ADDRESS", "uri:URI" or "ip:ADDRESS"`)
+			return
+		}
+	}
+	once(at, "certificate", m.Subject, san, strings.ToLower(strings.ReplaceAll(m.Thumbprint, ":", "")))
 }

@@ -86,18 +86,25 @@ func (c *Change) put(cred *config.Credential, e *Credential) {
 	case cred.JWT != nil:
 		c.tokens = append(c.tokens, change[subject]{subject{cred.JWT.Issuer, cred.JWT.Subject}, e})
 	case cred.Certificate != nil:
-		c.certs = append(c.certs, change[string]{certificateKey(cred.Certificate), e})
+		if key := certificateKey(cred.Certificate); key != "" {
+			c.certs = append(c.certs, change[string]{key, e})
+		}
 	case cred.Signature != nil:
 		c.signs = append(c.signs, change[string]{cred.Signature.KeyID, e})
 	}
 }
 
+// certificateKey returns the key of a certificate, "" where there is none.
 func certificateKey(m *config.ClientCertificate) string {
 	switch {
 	case m.Thumbprint != "":
 		return "x " + strings.ToLower(strings.ReplaceAll(m.Thumbprint, ":", ""))
 	case m.SAN != "":
-		return "a " + strings.ToLower(m.SAN)
+		san, err := config.SAN(m.SAN)
+		if err != nil { // the configuration has checked it
+			return ""
+		}
+		return "a " + san
 	}
 	return "s " + m.Subject
 }

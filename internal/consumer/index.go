@@ -16,7 +16,6 @@ import (
 	"maps"
 	"reflect"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -152,11 +151,14 @@ func (x *Index) Subject(issuer, sub string, who *exchange.Who) (known bool, err 
 
 // Certificate identifies the consumer of a client certificate that has been
 // verified, and tells whether there is one: by its thumbprint, the hex of its
-// SHA-256, else by its alternative names, else by its subject.
+// SHA-256, else by its alternative names, each with its type before it
+// ("dns:NAME"), else by its subject.
 func (x *Index) Certificate(thumbprint string, sans []string, name string, who *exchange.Who) (known bool, err error) {
 	c := x.certs.find("x " + thumbprint)
 	for i := 0; c == nil && i < len(sans); i++ {
-		c = x.certs.find("a " + strings.ToLower(sans[i]))
+		if san, err := config.SAN(sans[i]); err == nil {
+			c = x.certs.find("a " + san)
+		}
 	}
 	if c == nil {
 		c = x.certs.find("s " + name)
