@@ -28,9 +28,10 @@ type Store interface {
 	// Once takes down the use of a key for as long as given, and tells whether
 	// nobody did before.
 	Once(ctx context.Context, key string, keep time.Duration) (first bool, err error)
-	// Put keeps a number under a key for as long as given.
-	Put(ctx context.Context, key string, n int64, keep time.Duration) error
-	// Numbers returns what Put keeps under keys, 0 where there is nothing.
+	// Raise keeps a number under a key for as long as given, if it is larger
+	// than the one that is there.
+	Raise(ctx context.Context, key string, n int64, keep time.Duration) error
+	// Numbers returns what Raise keeps under keys, 0 where there is nothing.
 	Numbers(ctx context.Context, keys ...string) ([]int64, error)
 }
 
@@ -83,11 +84,12 @@ func (s *Shared) once(key string, keep time.Duration) error {
 	return s.failed(err)
 }
 
-// Put keeps a number under a key. A failure is one whatever the settings say.
-func (s *Shared) Put(key string, n int64, keep time.Duration) error {
+// Raise keeps a number under a key, if it is larger than the one that is there.
+// A failure is one whatever the settings say.
+func (s *Shared) Raise(key string, n int64, keep time.Duration) error {
 	ctx, cancel := context.WithTimeout(context.Background(), s.timeout)
 	defer cancel()
-	return s.store.Put(ctx, key, n, keep)
+	return s.store.Raise(ctx, key, n, keep)
 }
 
 // Numbers returns what is kept under keys, 0 where there is nothing.

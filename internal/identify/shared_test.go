@@ -27,7 +27,7 @@ func (m *memory) Once(ctx context.Context, key string, _ time.Duration) (bool, e
 	return !used, m.err
 }
 
-func (m *memory) Put(_ context.Context, key string, n int64, _ time.Duration) error {
+func (m *memory) Raise(_ context.Context, key string, n int64, _ time.Duration) error {
 	if m.err == nil {
 		m.m[key] = n
 	}

@@ -35,15 +35,21 @@ func (s *Store) Once(ctx context.Context, key string, keep time.Duration) (first
 	return !rueidis.IsRedisNil(results[0].Error()), nil
 }
 
-// Put keeps a number under a key for as long as given.
-func (s *Store) Put(ctx context.Context, key string, n int64, keep time.Duration) error {
-	_, err := s.do(ctx, func(c rueidis.Client) rueidis.Commands {
-		return rueidis.Commands{c.B().Set().Key(s.prefix + key).Value(number(n)).PxMilliseconds(max(1, keep.Milliseconds())).Build()}
-	})
+// raise: ARGV are the number and how long to keep it.
+var raise = newScript(`
+local have = tonumber(redis.call('GET', KEYS[1]) or 0)
+if have < tonumber(ARGV[1]) then redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) end
+return 1
+`)
+
+// Raise keeps a number under a key for as long as given, if it is larger than
+// the one that is there.
+func (s *Store) Raise(ctx context.Context, key string, n int64, keep time.Duration) error {
+	_, err := s.call(ctx, []invocation{{raise, key, []string{number(n), number(max(1, keep.Milliseconds()))}}})
 	return err
 }
 
-// Numbers returns what Put keeps under keys, 0 where there is nothing.
+// Numbers returns what Raise keeps under keys, 0 where there is nothing.
 func (s *Store) Numbers(ctx context.Context, keys ...string) ([]int64, error) {
 	results, err := s.do(ctx, func(c rueidis.Client) rueidis.Commands {
 		out := make(rueidis.Commands, len(keys))

@@ -47,7 +47,10 @@ func TestOnce(t *testing.T) {
 func TestNumbers(t *testing.T) {
 	server := redistest.Start(t)
 	a, b, ctx := to(t, server), to(t, server), context.Background()
-	if err := a.Put(ctx, "x", 7, time.Hour); err != nil {
+	if err := a.Raise(ctx, "x", 7, time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Raise(ctx, "x", 6, time.Hour); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := b.Numbers(ctx, "x", "none"); err != nil || len(got) != 2 || got[0] != 7 || got[1] != 0 {
@@ -60,7 +63,7 @@ func TestNumbers(t *testing.T) {
 	if _, err := a.Once(within(t, 5*time.Second), "y", time.Hour); err == nil {
 		t.Error("a server that is gone answers")
 	}
-	if err := a.Put(within(t, 5*time.Second), "y", 1, time.Hour); err == nil {
+	if err := a.Raise(within(t, 5*time.Second), "y", 1, time.Hour); err == nil {
 		t.Error("a server that is gone answers")
 	}
 }
