@@ -91,6 +91,8 @@ func (c *Change) put(cred *config.Credential, e *Credential) {
 		}
 	case cred.Signature != nil:
 		c.signs = append(c.signs, change[string]{cred.Signature.KeyID, e})
+	case cred.LDAP != nil:
+		c.people = append(c.people, change[string]{strings.ToLower(cred.LDAP.Name), e})
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -86,6 +87,7 @@ type Index struct {
 	tokens table[subject]
 	certs  table[string]
 	signs  table[string]
+	people table[string]
 
 	dummy atomic.Pointer[password.Hash] // what an unknown user's password is compared with
 }
@@ -96,7 +98,7 @@ func New() *Index {
 	text := func(s string) uint64 { return maphash.String(seed, s) }
 	same := func(a, b string) bool { return a == b }
 	x := &Index{consumers: make(map[string]*config.Consumer)}
-	for _, t := range []*table[string]{&x.names, &x.users, &x.certs, &x.signs} {
+	for _, t := range []*table[string]{&x.names, &x.users, &x.certs, &x.signs, &x.people} {
 		t.hash, t.equal = text, same
 	}
 	x.keys.hash = func(k [32]byte) uint64 { return binary.LittleEndian.Uint64(k[:]) }
@@ -179,6 +181,16 @@ func (x *Index) SignatureKey(id string, who *exchange.Who) (algorithm string, ke
 	return c.algorithm, c.key, c.identify(who)
 }
 
+// Person identifies the consumer of somebody in a directory, and tells whether
+// there is one.
+func (x *Index) Person(name string, who *exchange.Who) (known bool, err error) {
+	c := x.people.find(strings.ToLower(name))
+	if c == nil {
+		return false, nil
+	}
+	return true, c.identify(who)
+}
+
 // Change is a checked change of the index that has not been made.
 type Change struct {
 	x      *Index
@@ -189,6 +201,7 @@ type Change struct {
 	tokens []change[subject]
 	certs  []change[string]
 	signs  []change[string]
+	people []change[string]
 	dummy  *password.Hash
 }
 
@@ -236,6 +249,7 @@ func (c *Change) order() {
 	first(c.tokens)
 	first(c.certs)
 	first(c.signs)
+	first(c.people)
 }
 
 func first[K comparable](changes []change[K]) {
@@ -264,6 +278,7 @@ func (c *Change) Commit() {
 	commit(&x.tokens, c.tokens)
 	commit(&x.certs, c.certs)
 	commit(&x.signs, c.signs)
+	commit(&x.people, c.people)
 	commit(&x.names, c.names)
 }
 
@@ -328,7 +343,8 @@ func (x *Index) with(name string, next *config.Consumer) map[string]*config.Cons
 // another name.
 func (c *Change) clashes(name string) bool {
 	return owned(&c.x.keys, c.keys, name) || owned(&c.x.users, c.users, name) || owned(&c.x.tokens, c.tokens, name) ||
-		owned(&c.x.certs, c.certs, name) || owned(&c.x.signs, c.signs, name)
+		owned(&c.x.certs, c.certs, name) || owned(&c.x.signs, c.signs, name) ||
+		owned(&c.x.people, c.people, name)
 }
 
 func owned[K comparable](t *table[K], changes []change[K], name string) bool {
