@@ -55,7 +55,7 @@ func (c *Change) add(next *config.Consumer) (faults []fault) {
 				faults = append(faults, fault{at + "basic.password_hash", err.Error()})
 				continue
 			}
-			e.hash = h
+			e.proof = &proof{hash: h}
 			c.dummy = h.Like()
 		}
 		if s := cred.Signature; s != nil {
@@ -64,7 +64,7 @@ func (c *Change) add(next *config.Consumer) (faults []fault) {
 				faults = append(faults, fault{at + "signature." + path, err.Error()})
 				continue
 			}
-			e.algorithm, e.key = s.Algorithm, key
+			e.proof = &proof{algorithm: s.Algorithm, key: key}
 		}
 		c.put(cred, &e)
 	}

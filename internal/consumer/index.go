@@ -45,7 +45,12 @@ type Credential struct {
 	notBefore int64 // seconds since 1970, 0 for none
 	expires   int64
 	disabled  bool
+	proof     *proof // nil for credentials that are proved by being found
+}
 
+// proof is what else a credential is checked against. It stands apart so that
+// an API key, of which there may be a million, has two cache lines with it.
+type proof struct {
 	hash      *password.Hash // of a basic credential
 	algorithm string         // of a signature credential
 	key       any            // []byte, or a public key
@@ -138,7 +143,7 @@ func (x *Index) Password(username string, who *exchange.Who) (*password.Hash, er
 	if c == nil {
 		return x.dummy.Load(), ErrUnknown
 	}
-	return c.hash, c.identify(who)
+	return c.proof.hash, c.identify(who)
 }
 
 // Subject identifies the consumer of a token's issuer and subject, and tells
@@ -178,7 +183,7 @@ func (x *Index) SignatureKey(id string, who *exchange.Who) (algorithm string, ke
 	if c == nil {
 		return "", nil, ErrUnknown
 	}
-	return c.algorithm, c.key, c.identify(who)
+	return c.proof.algorithm, c.proof.key, c.identify(who)
 }
 
 // Person identifies the consumer of somebody in a directory, and tells whether
