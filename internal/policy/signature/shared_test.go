@@ -76,10 +76,16 @@ func TestShared(t *testing.T) {
 		path    string
 		status  int
 	}{
-		{0, "/a", 200}, {1, "/a", 401}, {0, "/a", 401},
-		{1, "/b", 200}, {0, "/b", 401},
-		{0, "/local/a", 200}, {1, "/local/a", 200}, {0, "/local/a", 401},
-		{0, "/alone/a", 200}, {1, "/alone/a", 401},
+		{0, "/a", 200},
+		{1, "/a", 401},
+		{0, "/a", 401},
+		{1, "/b", 200},
+		{0, "/b", 401},
+		{0, "/local/a", 200},
+		{1, "/local/a", 200},
+		{0, "/local/a", 401},
+		{0, "/alone/a", 200},
+		{1, "/alone/a", 401},
 	} {
 		if a := g[c.gateway].Do(at(c.path)); a.Status != c.status {
 			t.Errorf("%d, %s: %d, %v", i, c.path, a.Status, a.Problem)
@@ -106,8 +112,10 @@ func TestShared(t *testing.T) {
 		path    string
 		status  int
 	}{
-		{0, "/c", 503}, {1, "/c", 503},
-		{0, "/alone/c", 200}, {0, "/alone/c", 401},
+		{0, "/c", 503},
+		{1, "/c", 503},
+		{0, "/alone/c", 200},
+		{0, "/alone/c", 401},
 		{0, "/alone/a", 401}, // it knows what it took itself
 	} {
 		if a := g[c.gateway].Do(at(c.path)); a.Status != c.status {
