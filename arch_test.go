@@ -71,7 +71,7 @@ policy/introspect < policy exchange identify jose fetch
 policy/jwt < policy exchange identify jose fetch
 policy/ldap < policy exchange identify fetch
 policy/mtls < policy exchange identify
-policy/oidc < policy exchange identify jose fetch
+policy/oidc < policy exchange identify jose fetch replay
 policy/signature < policy exchange identify
 
 # What the gateway signs itself: the keys are written down in one way, wherever

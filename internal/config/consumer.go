@@ -28,7 +28,7 @@ type Consumer struct {
 }
 
 // Credential is what proves a consumer: exactly one of api_key, basic, jwt,
-// certificate and signature.
+// certificate, signature and ldap.
 type Credential struct {
 	// Name of the credential for logs, never secret. Default: the sort of the credential, and its place in the list.
 	Name string `yaml:"name" example:"spring-2026"`
@@ -42,6 +42,8 @@ type Credential struct {
 	Certificate *ClientCertificate `yaml:"certificate"`
 	// A key that signs requests.
 	Signature *SignatureKey `yaml:"signature"`
+	// Somebody in a directory.
+	LDAP *DirectoryUser `yaml:"ldap"`
 	// The moment before which the credential is refused.
 	NotBefore Time `yaml:"not_before" example:"2026-01-01"`
 	// The moment from which on the credential is refused.
@@ -76,10 +78,16 @@ type TokenSubject struct {
 type ClientCertificate struct {
 	// Subject as RFC 4514 writes it, the most particular part first.
 	Subject string `yaml:"subject" example:"CN=mobile,O=Partner"`
-	// A subject alternative name: a DNS name, an e-mail address, a URI or an IP address.
-	SAN string `yaml:"san" example:"mobile.partner.example"`
+	// A subject alternative name with its type, "dns:NAME", "email:ADDRESS", "uri:URI" or "ip:ADDRESS". Without a type it is what it looks like: an address, a URI where it has a colon, an e-mail address where it has an @, else a DNS name. Names of another type never match.
+	SAN string `yaml:"san" example:"dns:mobile.partner.example"`
 	// Hex of the SHA-256 of the certificate.
 	Thumbprint string `yaml:"thumbprint"`
+}
+
+// DirectoryUser is somebody whom a directory knows.
+type DirectoryUser struct {
+	// The name of the person in the directory, as "subject_attribute" of the policy has it. Directories do not tell capitals from small letters, and neither is it told here.
+	Name string `yaml:"name" required:"true" example:"ann"`
 }
 
 // SignatureKey is a key that signs requests (RFC 9421).
@@ -118,6 +126,7 @@ func (c *Credential) kinds() (set []string) {
 		{"jwt", c.JWT != nil},
 		{"certificate", c.Certificate != nil},
 		{"signature", c.Signature != nil},
+		{"ldap", c.LDAP != nil},
 	} {
 		if k.set {
 			set = append(set, k.name)
@@ -159,7 +168,7 @@ func (k *checker) credential(at string, c *Credential, taken map[string]string) 
 	kinds := c.kinds()
 	switch {
 	case len(kinds) == 0 && !k.known[at]:
-		k.fault(at, "the credential proves nothing", "give one of api_key, basic, jwt, certificate and signature")
+		k.fault(at, "the credential proves nothing", "give one of api_key, basic, jwt, certificate, signature and ldap")
 	case len(kinds) > 1:
 		k.fault(at+"."+kinds[1], fmt.Sprintf("the credential has %s as well as %s", kinds[1], kinds[0]), "begin each credential with \"- \"")
 	case c.NotBefore != 0 && c.Expires != 0 && c.Expires <= c.NotBefore:
@@ -203,6 +212,9 @@ func (k *checker) credential(at string, c *Credential, taken map[string]string) 
 		}
 		once(at+".signature", "signature", s.KeyID)
 	}
+	if l := c.LDAP; l != nil && l.Name != "" {
+		once(at+".ldap", "ldap", strings.ToLower(l.Name))
+	}
 }
 
 func (k *checker) certificate(at string, m *ClientCertificate, once func(path string, parts ...string)) {
@@ -223,5 +235,13 @@ func (k *checker) certificate(at string, m *ClientCertificate, once func(path st
 			k.fault(at+".thumbprint", quote(m.Thumbprint)+" is not the SHA-256 of a certificate", "write 64 hex digits")
 		}
 	}
-	once(at, "certificate", m.Subject, strings.ToLower(m.SAN), strings.ToLower(strings.ReplaceAll(m.Thumbprint, ":", "")))
+	san := ""
+	if m.SAN != "" {
+		var err error
+		if san, err = SAN(m.SAN); err != nil {
+			k.fault(at+".san", err.Error(), `write "dns:NAME", "email:ADDRESS", "uri:URI" or "ip:ADDRESS"`)
+			return
+		}
+	}
+	once(at, "certificate", m.Subject, san, strings.ToLower(strings.ReplaceAll(m.Thumbprint, ":", "")))
 }

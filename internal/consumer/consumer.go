@@ -55,7 +55,7 @@ func (c *Change) add(next *config.Consumer) (faults []fault) {
 				faults = append(faults, fault{at + "basic.password_hash", err.Error()})
 				continue
 			}
-			e.hash = h
+			e.proof = &proof{hash: h}
 			c.dummy = h.Like()
 		}
 		if s := cred.Signature; s != nil {
@@ -64,7 +64,7 @@ func (c *Change) add(next *config.Consumer) (faults []fault) {
 				faults = append(faults, fault{at + "signature." + path, err.Error()})
 				continue
 			}
-			e.algorithm, e.key = s.Algorithm, key
+			e.proof = &proof{algorithm: s.Algorithm, key: key}
 		}
 		c.put(cred, &e)
 	}
@@ -86,18 +86,27 @@ func (c *Change) put(cred *config.Credential, e *Credential) {
 	case cred.JWT != nil:
 		c.tokens = append(c.tokens, change[subject]{subject{cred.JWT.Issuer, cred.JWT.Subject}, e})
 	case cred.Certificate != nil:
-		c.certs = append(c.certs, change[string]{certificateKey(cred.Certificate), e})
+		if key := certificateKey(cred.Certificate); key != "" {
+			c.certs = append(c.certs, change[string]{key, e})
+		}
 	case cred.Signature != nil:
 		c.signs = append(c.signs, change[string]{cred.Signature.KeyID, e})
+	case cred.LDAP != nil:
+		c.people = append(c.people, change[string]{strings.ToLower(cred.LDAP.Name), e})
 	}
 }
 
+// certificateKey returns the key of a certificate, "" where there is none.
 func certificateKey(m *config.ClientCertificate) string {
 	switch {
 	case m.Thumbprint != "":
 		return "x " + strings.ToLower(strings.ReplaceAll(m.Thumbprint, ":", ""))
 	case m.SAN != "":
-		return "a " + strings.ToLower(m.SAN)
+		san, err := config.SAN(m.SAN)
+		if err != nil { // the configuration has checked it
+			return ""
+		}
+		return "a " + san
 	}
 	return "s " + m.Subject
 }

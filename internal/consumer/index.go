@@ -45,7 +45,12 @@ type Credential struct {
 	notBefore int64 // seconds since 1970, 0 for none
 	expires   int64
 	disabled  bool
+	proof     *proof // nil for credentials that are proved by being found
+}
 
+// proof is what else a credential is checked against. It stands apart so that
+// an API key, of which there may be a million, has two cache lines with it.
+type proof struct {
 	hash      *password.Hash // of a basic credential
 	algorithm string         // of a signature credential
 	key       any            // []byte, or a public key
@@ -87,6 +92,7 @@ type Index struct {
 	tokens table[subject]
 	certs  table[string]
 	signs  table[string]
+	people table[string]
 
 	dummy atomic.Pointer[password.Hash] // what an unknown user's password is compared with
 }
@@ -97,7 +103,7 @@ func New() *Index {
 	text := func(s string) uint64 { return maphash.String(seed, s) }
 	same := func(a, b string) bool { return a == b }
 	x := &Index{consumers: make(map[string]*config.Consumer)}
-	for _, t := range []*table[string]{&x.names, &x.users, &x.certs, &x.signs} {
+	for _, t := range []*table[string]{&x.names, &x.users, &x.certs, &x.signs, &x.people} {
 		t.hash, t.equal = text, same
 	}
 	x.keys.hash = func(k [32]byte) uint64 { return binary.LittleEndian.Uint64(k[:]) }
@@ -137,7 +143,7 @@ func (x *Index) Password(username string, who *exchange.Who) (*password.Hash, er
 	if c == nil {
 		return x.dummy.Load(), ErrUnknown
 	}
-	return c.hash, c.identify(who)
+	return c.proof.hash, c.identify(who)
 }
 
 // Subject identifies the consumer of a token's issuer and subject, and tells
@@ -152,11 +158,14 @@ func (x *Index) Subject(issuer, sub string, who *exchange.Who) (known bool, err 
 
 // Certificate identifies the consumer of a client certificate that has been
 // verified, and tells whether there is one: by its thumbprint, the hex of its
-// SHA-256, else by its alternative names, else by its subject.
+// SHA-256, else by its alternative names, each with its type before it
+// ("dns:NAME"), else by its subject.
 func (x *Index) Certificate(thumbprint string, sans []string, name string, who *exchange.Who) (known bool, err error) {
 	c := x.certs.find("x " + thumbprint)
 	for i := 0; c == nil && i < len(sans); i++ {
-		c = x.certs.find("a " + strings.ToLower(sans[i]))
+		if san, err := config.SAN(sans[i]); err == nil {
+			c = x.certs.find("a " + san)
+		}
 	}
 	if c == nil {
 		c = x.certs.find("s " + name)
@@ -174,7 +183,17 @@ func (x *Index) SignatureKey(id string, who *exchange.Who) (algorithm string, ke
 	if c == nil {
 		return "", nil, ErrUnknown
 	}
-	return c.algorithm, c.key, c.identify(who)
+	return c.proof.algorithm, c.proof.key, c.identify(who)
+}
+
+// Person identifies the consumer of somebody in a directory, and tells whether
+// there is one.
+func (x *Index) Person(name string, who *exchange.Who) (known bool, err error) {
+	c := x.people.find(strings.ToLower(name))
+	if c == nil {
+		return false, nil
+	}
+	return true, c.identify(who)
 }
 
 // Change is a checked change of the index that has not been made.
@@ -187,6 +206,7 @@ type Change struct {
 	tokens []change[subject]
 	certs  []change[string]
 	signs  []change[string]
+	people []change[string]
 	dummy  *password.Hash
 }
 
@@ -234,6 +254,7 @@ func (c *Change) order() {
 	first(c.tokens)
 	first(c.certs)
 	first(c.signs)
+	first(c.people)
 }
 
 func first[K comparable](changes []change[K]) {
@@ -262,6 +283,7 @@ func (c *Change) Commit() {
 	commit(&x.tokens, c.tokens)
 	commit(&x.certs, c.certs)
 	commit(&x.signs, c.signs)
+	commit(&x.people, c.people)
 	commit(&x.names, c.names)
 }
 
@@ -326,7 +348,8 @@ func (x *Index) with(name string, next *config.Consumer) map[string]*config.Cons
 // another name.
 func (c *Change) clashes(name string) bool {
 	return owned(&c.x.keys, c.keys, name) || owned(&c.x.users, c.users, name) || owned(&c.x.tokens, c.tokens, name) ||
-		owned(&c.x.certs, c.certs, name) || owned(&c.x.signs, c.signs, name)
+		owned(&c.x.certs, c.certs, name) || owned(&c.x.signs, c.signs, name) ||
+		owned(&c.x.people, c.people, name)
 }
 
 func owned[K comparable](t *table[K], changes []change[K], name string) bool {

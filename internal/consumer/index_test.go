@@ -97,7 +97,7 @@ consumers:
 		{"name", func(w *exchange.Who) error { return x.Named("mobile", w) }, nil},
 		{"dn", func(w *exchange.Who) error { return one(x.Certificate("00", nil, "CN=mobile,O=Partner", w)) }, nil},
 		{"san", func(w *exchange.Who) error {
-			return one(x.Certificate("00", []string{"other", "mobile.partner.EXAMPLE"}, "CN=x", w))
+			return one(x.Certificate("00", []string{"dns:other", "DNS:mobile.partner.EXAMPLE"}, "CN=x", w))
 		}, nil},
 		{"thumbprint", func(w *exchange.Who) error {
 			return one(x.Certificate("aa"+hex.EncodeToString(make([]byte, 31)), nil, "", w))
@@ -105,7 +105,7 @@ consumers:
 		{"another issuer", func(w *exchange.Who) error { return one(x.Subject("https://id2", "mobile", w)) }, consumer.ErrUnknown},
 		{"another split", func(w *exchange.Who) error { return one(x.Subject("https://idmobile", "", w)) }, consumer.ErrUnknown},
 		{"dn as san", func(w *exchange.Who) error {
-			return one(x.Certificate("00", []string{"CN=mobile,O=Partner"}, "", w))
+			return one(x.Certificate("00", []string{"dns:CN=mobile,O=Partner"}, "", w))
 		}, consumer.ErrUnknown},
 		{"san as dn", func(w *exchange.Who) error { return one(x.Certificate("00", nil, "mobile.partner.example", w)) }, consumer.ErrUnknown},
 		{"name of none", func(w *exchange.Who) error { return x.Named("nobody", w) }, consumer.ErrUnknown},

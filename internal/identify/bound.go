@@ -31,12 +31,21 @@ type Bound struct {
 	Nonce bool `yaml:"nonce"`
 	// Origin that proofs name, where clients see another one than the gateway. Default: that of the request.
 	Origin string `yaml:"origin" example:"https://api.example.com"`
-	// Most proofs remembered within the window; further ones are refused.
+	// Most proofs that this gateway remembers within the window; further ones are refused.
 	Proofs int `yaml:"proofs" min:"1" max:"10000000"`
+	// Where proofs are remembered: redis is what "redis" of the configuration names, so that none is taken twice by several gateways; local is this gateway's memory; auto is redis where there is one.
+	Store string `yaml:"store" enum:"auto,local,redis"`
+	// What to do while redis does not answer: closed answers 503, local goes by what this gateway remembers, and another one may take the same proof.
+	OnFailure string `yaml:"on_failure" enum:"closed,local"`
+	// How long to wait for redis.
+	Timeout policy.Duration `yaml:"timeout" min:"1ms" max:"10s"`
 }
 
 // DefaultBound takes proofs for a minute.
-func DefaultBound() Bound { return Bound{Window: policy.Duration(time.Minute), Proofs: 100_000} }
+func DefaultBound() Bound {
+	s := DefaultSharing()
+	return Bound{Window: policy.Duration(time.Minute), Proofs: 100_000, Store: s.Store, OnFailure: s.OnFailure, Timeout: s.Timeout}
+}
 
 // Confirmation is what a token is bound to (RFC 7800).
 type Confirmation struct {
@@ -73,7 +82,7 @@ func ReadConfirmation(claims map[string]any) (c Confirmation, err error) {
 type Binding struct {
 	settings  Bound
 	authority bool // tokens stand in Authorization, with their scheme
-	used      *Replay
+	used      *Uses
 	secret    []byte // of nonces
 }
 
@@ -92,7 +101,11 @@ func (b Bound) Compile(env *policy.Env, authority bool) (*Binding, error) {
 		}
 		out.settings.Origin = strings.ToLower(b.Origin)
 	}
-	out.used = env.Keep(fmt.Sprintf("proofs %d", b.Proofs), func() any { return NewReplay(b.Proofs) }).(*Replay)
+	shared, err := Sharing{b.Store, b.OnFailure, b.Timeout}.Compile(env)
+	if err != nil {
+		return out, err
+	}
+	out.used = NewUses(env, "proofs", b.Proofs, shared)
 	out.secret = env.Keep("nonces", func() any {
 		s := make([]byte, 32)
 		rand.Read(s)
@@ -220,10 +233,10 @@ func (b *Binding) proofClaims(x *exchange.Exchange, t *jose.Token, token string,
 		return b.askNonce(now)
 	}
 	switch err := b.used.Use(2*b.settings.Window.D(), key.Thumb, id); {
-	case errors.Is(err, ErrFull):
-		return unavailable(fmt.Errorf("proofs: %w", err))
-	case err != nil:
+	case errors.Is(err, ErrReplayed):
 		return fmt.Errorf("proof: %w", err)
+	case err != nil:
+		return unavailable(fmt.Errorf("proofs: %w", err))
 	}
 	return nil
 }

@@ -137,7 +137,7 @@ func TestProofVectors(t *testing.T) {
 				for _, p := range c.proofs {
 					r.Header.Add("DPoP", p)
 				}
-				b := &Binding{settings: DefaultBound(), authority: true, used: NewReplay(10)}
+				b := &Binding{settings: DefaultBound(), authority: true, used: &Uses{local: NewReplay(10)}}
 				b.settings.To = []string{"dpop"}
 				token, scheme, err := b.Find(&Place{}, r, 8192)
 				if err != nil || token != c.token {

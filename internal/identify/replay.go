@@ -1,7 +1,6 @@
 package identify
 
 import (
-	"crypto/sha256"
 	"errors"
 	"sync"
 	"time"
@@ -31,16 +30,10 @@ func NewReplay(most int) *Replay { return &Replay{most: most, until: make(map[[1
 
 // Use takes down the use of what the parts name, for as long as given.
 func (r *Replay) Use(keep time.Duration, parts ...string) error {
-	h := sha256.New()
-	for _, p := range parts {
-		var n [4]byte
-		for i := range n {
-			n[i] = byte(len(p) >> (8 * i))
-		}
-		h.Write(n[:])
-		h.Write([]byte(p))
-	}
-	key := [16]byte(h.Sum(nil)[:16])
+	return r.use(keep, digest(parts))
+}
+
+func (r *Replay) use(keep time.Duration, key [16]byte) error {
 	now := exchange.Now()
 	r.mu.Lock()
 	defer r.mu.Unlock()

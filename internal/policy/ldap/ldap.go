@@ -8,11 +8,13 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"regexp"
 	"strings"
 	"time"
 
 	ldap "github.com/go-ldap/ldap/v3"
 
+	"gatehouse.dev/gatehouse/internal/exchange"
 	"gatehouse.dev/gatehouse/internal/fetch"
 	"gatehouse.dev/gatehouse/internal/identify"
 	"gatehouse.dev/gatehouse/internal/policy"
@@ -46,7 +48,13 @@ type Config struct {
 	BaseDN string `yaml:"base_dn" required:"true" example:"ou=people,dc=example,dc=com"`
 	// How somebody is found: {username} stands for the name that was given. It has to find exactly one entry.
 	UserFilter string `yaml:"user_filter"`
-	// Attribute of the entry that lists groups; of names with parts the first part counts.
+	// Attribute of the entry that names the person to services and in logs, however the name was typed. Default: the first attribute that user_filter compares with {username}.
+	SubjectAttribute string `yaml:"subject_attribute" example:"uid"`
+	// Attribute of the entry that names the consumer, for people that no consumer has as a credential. An entry without it belongs to no consumer; with a name that is not known the request is refused.
+	ConsumerAttribute string `yaml:"consumer_attribute" example:"businessCategory"`
+	// Whether only people who belong to a consumer may come in. By default whoever the directory knows may.
+	ConsumersOnly bool `yaml:"consumers_only"`
+	// Attribute of the entry that lists groups, which are added to those of the consumer; of names with parts the first part counts.
 	GroupAttribute string `yaml:"group_attribute" example:"memberOf"`
 	// Attributes of the entry that become claims.
 	Attributes policy.StringList `yaml:"attributes" example:"mail"`
@@ -75,12 +83,36 @@ type Config struct {
 
 const placeholder = "{username}"
 
+// compared finds the attributes that a filter compares with the name.
+var compared = regexp.MustCompile(`\(\s*([A-Za-z][A-Za-z0-9-]*)\s*=\{username\}\)`)
+
+// consumers is what the policy needs of the gateway, under the name
+// "consumers".
+type consumers interface {
+	identify.Names
+	// Person identifies the consumer of somebody in a directory, and tells
+	// whether there is one.
+	Person(name string, who *exchange.Who) (known bool, err error)
+}
+
 // Compile checks the settings. It asks nobody.
 func (c *Config) Compile(env *policy.Env) (policy.Policy, error) {
 	guard := identify.KeptGuard(env, c.Attempts)
 	m := &method{config: c, guard: guard, place: identify.Place{Header: "Authorization", Scheme: "Basic"}}
 	faults := m.place.Compile("header", "query", "cookie")
 	faults = append(faults, c.check()...)
+	m.consumers, _ = env.Service("consumers").(consumers)
+	if m.consumers == nil && (c.ConsumersOnly || c.ConsumerAttribute != "") {
+		faults = append(faults, errors.New("there are no consumers to identify"))
+	}
+	if m.subject = c.SubjectAttribute; m.subject == "" {
+		found := compared.FindStringSubmatch(c.UserFilter)
+		if found == nil {
+			faults = append(faults, &policy.Fault{Field: "subject_attribute", Text: "user_filter does not tell which attribute names people", Hint: "write uid"})
+		} else {
+			m.subject = found[1]
+		}
+	}
 	var err error
 	if m.tls, err = c.Connection.TLS(); err != nil {
 		faults = append(faults, identify.Within("connection", err))

@@ -47,6 +47,38 @@ departmentNumber: cn=admins,ou=groups,dc=example,dc=com
 departmentNumber: plain
 userPassword: password
 
+dn: uid=cat,ou=people,dc=example,dc=com
+objectClass: inetOrgPerson
+uid: cat
+cn: Cat
+sn: Smith
+employeeType: plain
+userPassword: password
+
+dn: uid=dan,ou=people,dc=example,dc=com
+objectClass: inetOrgPerson
+uid: dan
+cn: Dan
+sn: Smith
+employeeType: nobody
+userPassword: password
+
+dn: uid=fay,ou=people,dc=example,dc=com
+objectClass: inetOrgPerson
+uid: fay
+cn: Fay
+sn: Smith
+employeeType: plain
+employeeType: shop
+userPassword: password
+
+dn: uid=gil,ou=people,dc=example,dc=com
+objectClass: inetOrgPerson
+uid: gil
+cn: Gil
+sn: Smith
+userPassword: password
+
 dn: uid=bob,ou=people,dc=example,dc=com
 objectClass: inetOrgPerson
 uid: bob
@@ -179,6 +211,81 @@ routes:
 	}
 	if a := do("bob", "password"); a.Status != 429 {
 		t.Errorf("after many wrong passwords: %d", a.Status)
+	}
+}
+
+// TestConsumers has people who belong to consumers, by a credential or by what
+// the directory says, however they type their names.
+func TestConsumers(t *testing.T) {
+	at := directory(t)
+	r := policytest.NewRig(t, all.Catalog(), fmt.Sprintf(`
+consumers:
+  - name: shop
+    groups: [buyers]
+    credentials: [ ldap: { name: ANN } ]
+  - name: plain
+    groups: [sellers]
+  - name: closed
+    credentials: [ { ldap: { name: bob }, disabled: true } ]
+routes:
+  - match: /*
+    upstream: http://up
+    policies:
+      - ldap:
+          url: %s
+          bind_dn: cn=gate,dc=example,dc=com
+          bind_password: gatepw
+          base_dn: ou=people,dc=example,dc=com
+          group_attribute: departmentNumber
+          consumer_attribute: employeeType
+          consumers_only: true
+          attempts: { client: 0, credential: 20/m }
+          headers: { X-Who: consumer, X-User: subject, X-Groups: groups, X-Credential: credential }
+`, at), nil)
+	defer r.Close()
+	do := func(user, pass string) *policytest.Answer {
+		return r.Do(policytest.Request{Target: "/", Header: []exchange.Field{
+			{Name: "Authorization", Value: "Basic " + base64.StdEncoding.EncodeToString([]byte(user+":"+pass))},
+		}})
+	}
+	for _, c := range []struct {
+		user   string
+		status int
+		want   []string // consumer, subject, groups, credential
+	}{
+		{"ann", 200, []string{"shop", "ann", "buyers,admins,plain", "ldap[0]"}},
+		{"ANN", 200, []string{"shop", "ann", "buyers,admins,plain", "ldap[0]"}},
+		{" Ann ", 200, []string{"shop", "ann", "buyers,admins,plain", "ldap[0]"}},
+		{"cat", 200, []string{"plain", "cat", "sellers", "uid=cat,ou=people,dc=example,dc=com"}},
+		{"bob", 401, nil}, // disabled
+		{"eve", 401, nil}, // of no consumer
+		{"dan", 401, nil}, // of a consumer that there is not
+		{"fay", 401, nil}, // of two
+	} {
+		a := do(c.user, "password")
+		got := r.Received()
+		if a.Status != c.status || (len(got) == 1) != (c.status == 200) {
+			t.Errorf("%s: %d, %v", c.user, a.Status, a.Problem)
+			continue
+		}
+		for i, name := range []string{"X-Who", "X-User", "X-Groups", "X-Credential"} {
+			if c.want != nil && got[0].Header.Get(name) != c.want[i] {
+				t.Errorf("%s: %s is %q, want %q", c.user, name, got[0].Header.Get(name), c.want[i])
+			}
+		}
+	}
+	// To type a name in many ways is no way around the limit on guessing.
+	for i := range 32 {
+		name := []byte("gil")
+		for bit := range name {
+			if i>>bit&1 == 1 {
+				name[bit] -= 'a' - 'A'
+			}
+		}
+		do(string(name), "wrong")
+	}
+	if a := do("gil", "password"); a.Status != 429 {
+		t.Errorf("after many guesses at spellings of one name: %d", a.Status)
 	}
 }
 

@@ -29,11 +29,16 @@ type method struct {
 	seats  chan struct{}
 	right  *identify.Tokens[person] // by keyed hashes of names and passwords
 	key    []byte
+
+	consumers consumers
+	subject   string // the attribute that names people
 }
 
 // person is what the directory knows of somebody. Nothing writes to it.
 type person struct {
 	dn     string
+	name   string   // as the directory spells it
+	owners []string // the consumers that the entry names
 	groups []string
 	claims map[string]any
 }
@@ -68,19 +73,55 @@ func (m *method) Prove(x *exchange.Exchange) error {
 	key := m.sum(user, pass)
 	p := m.right.Get(key, now)
 	if p == nil {
-		if err := m.guard.Blocked(user); err != nil {
+		if err := m.guard.Blocked(plain(user)); err != nil {
 			return err
 		}
 		p, err = m.ask(user, pass)
+		var problem *exchange.Problem
+		var no *identify.Refusal
 		switch {
-		case errors.Is(err, errWrong):
-			return &identify.Refusal{Cause: err, Credential: user}
+		case errors.As(err, &no):
+			return no
+		case errors.As(err, &problem):
+			return problem
 		case err != nil:
 			return identify.Unavailable(fmt.Errorf("directory: %w", err))
 		}
 		m.right.Put(key, p, now, now+int64(m.config.Remember.D()/time.Second))
 	}
-	x.Who.Subject, x.Who.Credential, x.Who.Groups, x.Who.Claims = user, p.dn, p.groups, p.claims
+	return m.identify(x, p)
+}
+
+// identify fills in who somebody is, and whose consumer. That is asked every
+// time: consumers change.
+func (m *method) identify(x *exchange.Exchange, p *person) error {
+	who := &x.Who
+	known, err := false, error(nil)
+	if m.consumers != nil {
+		known, err = m.consumers.Person(p.name, who)
+	}
+	switch {
+	case known || err != nil || len(p.owners) == 0:
+	case len(p.owners) > 1:
+		err = fmt.Errorf("the directory names several consumers, %q", p.owners)
+	default:
+		if err = m.consumers.Named(p.owners[0], who); err != nil {
+			err = fmt.Errorf("the directory names consumer %q: %w", p.owners[0], err)
+		}
+		known = true
+	}
+	switch {
+	case err != nil:
+		return &identify.Refusal{Cause: err, Uncounted: true}
+	case !known && m.config.ConsumersOnly:
+		return &identify.Refusal{Cause: fmt.Errorf("no consumer has %q of the directory", p.name), Uncounted: true}
+	case who.Credential == "":
+		who.Credential = p.dn
+	}
+	who.Subject, who.Claims = p.name, p.claims
+	if who.Groups = slices.Clip(who.Groups); len(p.groups) > 0 {
+		who.Groups = append(who.Groups, p.groups...)
+	}
 	return nil
 }
 
@@ -108,9 +149,11 @@ func (m *method) ask(user, pass string) (*person, error) {
 	}
 	defer conn.Close()
 	filter := strings.ReplaceAll(m.config.UserFilter, placeholder, ldap.EscapeFilter(user))
-	attributes := append(slices.Clone([]string(m.config.Attributes)), "1.1")
-	if m.config.GroupAttribute != "" {
-		attributes = append(attributes, m.config.GroupAttribute)
+	attributes := append(slices.Clone([]string(m.config.Attributes)), m.subject)
+	for _, name := range []string{m.config.GroupAttribute, m.config.ConsumerAttribute} {
+		if name != "" {
+			attributes = append(attributes, name)
+		}
 	}
 	// Two are asked for, so that more than one is noticed.
 	found, err := conn.Search(ldap.NewSearchRequest(m.config.BaseDN, ldap.ScopeWholeSubtree, ldap.NeverDerefAliases, 2, int(timeout/time.Second)+1, false, filter, attributes, nil))
@@ -118,19 +161,27 @@ func (m *method) ask(user, pass string) (*person, error) {
 		return nil, err
 	}
 	known := found != nil && len(found.Entries) == 1
-	dn := "cn=" + nobody() + "," + m.config.BaseDN
+	// A name can be typed in many ways. Guesses are counted by whom they found.
+	dn, guess := "cn="+nobody()+","+m.config.BaseDN, plain(user)
 	if known {
 		dn = found.Entries[0].DN
+		guess = plain(dn)
+		if err := m.guard.Blocked(guess); err != nil {
+			return nil, err
+		}
 	}
 	switch err := conn.Bind(dn, pass); {
 	case err == nil && known:
-		return m.person(found.Entries[0]), nil
+		return m.person(found.Entries[0], user), nil
 	case err == nil, isRefusal(err):
-		return nil, errWrong
+		return nil, &identify.Refusal{Cause: errWrong, Credential: guess}
 	default:
 		return nil, err
 	}
 }
+
+// plain is a name without what directories do not look at.
+func plain(name string) string { return strings.ToLower(strings.Join(strings.Fields(name), " ")) }
 
 // isRefusal tells an answer about a name or password from one about the
 // directory's state.
@@ -164,9 +215,20 @@ func (m *method) connect(timeout time.Duration) (*ldap.Conn, error) {
 	return conn, nil
 }
 
-// person reads an entry.
-func (m *method) person(e *ldap.Entry) *person {
-	p := &person{dn: e.DN, claims: make(map[string]any)}
+// person reads the entry of who gave this name.
+func (m *method) person(e *ldap.Entry, user string) *person {
+	p := &person{dn: e.DN, name: e.DN, claims: make(map[string]any)}
+	// Of several names the one counts that was given, else the first.
+	for i, name := range e.GetEqualFoldAttributeValues(m.subject) {
+		if same := plain(name) == plain(user); i == 0 || same {
+			if p.name = name; same {
+				break
+			}
+		}
+	}
+	if m.config.ConsumerAttribute != "" {
+		p.owners = e.GetEqualFoldAttributeValues(m.config.ConsumerAttribute)
+	}
 	for _, name := range m.config.Attributes {
 		switch values := e.GetEqualFoldAttributeValues(name); len(values) {
 		case 0:

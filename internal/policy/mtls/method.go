@@ -22,7 +22,7 @@ type method struct {
 type traits struct {
 	thumbprint string // hex of its SHA-256, in lower case
 	subject    string
-	names      []string
+	names      []string // alternative names, each with its type before it
 }
 
 func (m *method) Prove(x *exchange.Exchange) error {
@@ -52,12 +52,7 @@ func (m *method) Prove(x *exchange.Exchange) error {
 }
 
 func of(c *exchange.Certificate) traits {
-	t := traits{thumbprint: c.Thumbprint(), subject: c.Subject()}
-	for _, n := range c.Names() {
-		_, plain, _ := strings.Cut(n, ":") // it begins with its type
-		t.names = append(t.names, plain)
-	}
-	return t
+	return traits{thumbprint: c.Thumbprint(), subject: c.Subject(), names: c.Names()}
 }
 
 func (m *method) Place() string { return "certificate" }
@@ -115,7 +110,7 @@ func parse(text string) (t traits, err error) {
 		case "subject":
 			t.subject = value
 		case "dns", "uri":
-			t.names = append(t.names, value)
+			t.names = append(t.names, key+":"+value)
 		}
 	}
 	if t.thumbprint == "" && t.subject == "" && t.names == nil {

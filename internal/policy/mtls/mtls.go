@@ -38,7 +38,7 @@ type Config struct {
 // "consumers".
 type consumers interface {
 	// Certificate identifies the consumer of a certificate, and tells whether
-	// there is one.
+	// there is one. Alternative names have their types before them.
 	Certificate(thumbprint string, sans []string, name string, who *exchange.Who) (known bool, err error)
 }
 

@@ -8,6 +8,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"math/big"
+	"net"
 	"net/url"
 	"testing"
 
@@ -22,11 +23,17 @@ func Test(t *testing.T) {
 
 func certificate(t *testing.T, cn string, dns ...string) *x509.Certificate {
 	t.Helper()
+	return named(t, cn, func(c *x509.Certificate) { c.DNSNames = dns })
+}
+
+func named(t *testing.T, cn string, names func(*x509.Certificate)) *x509.Certificate {
+	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: cn, Organization: []string{"Partner"}}, DNSNames: dns}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: cn, Organization: []string{"Partner"}}}
+	names(template)
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
 	if err != nil {
 		t.Fatal(err)
@@ -109,6 +116,82 @@ routes:
 				if h := &got[0].Header; h.Get("X-Who") != c.who || h.Get("X-Forwarded-Client-Cert") != "" {
 					t.Errorf("the service is told %q, %q", h.Get("X-Who"), h.Get("X-Forwarded-Client-Cert"))
 				}
+			}
+		})
+	}
+}
+
+// TestNames has certificates whose names say the same as a credential and are
+// of another type.
+func TestNames(t *testing.T) {
+	r := policytest.NewRig(t, all.Catalog(), `
+listeners: [ { address: ":1", trusted_proxies: [ 10.0.0.0/8 ] } ]
+consumers:
+  - name: dns
+    credentials: [ certificate: { san: a.example } ]
+  - name: uri
+    credentials: [ certificate: { san: "uri:spiffe://trust/Admin" } ]
+  - name: email
+    credentials: [ certificate: { san: ann@example.com } ]
+  - name: ip
+    credentials: [ certificate: { san: 192.0.2.1 } ]
+routes:
+  - match: /*
+    policies: [ mtls: { forwarded: true, headers: { X-Who: consumer } } ]
+    upstream: http://up
+`, nil)
+	defer r.Close()
+	uri := func(text string) func(*x509.Certificate) {
+		u, err := url.Parse(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return func(c *x509.Certificate) { c.URIs = []*url.URL{u} }
+	}
+	dns := func(name string) func(*x509.Certificate) {
+		return func(c *x509.Certificate) { c.DNSNames = []string{name} }
+	}
+	email := func(name string) func(*x509.Certificate) {
+		return func(c *x509.Certificate) { c.EmailAddresses = []string{name} }
+	}
+	for _, c := range []struct {
+		name  string
+		names func(*x509.Certificate)
+		xfcc  string
+		who   string
+	}{
+		{"dns", dns("A.example"), "", "dns"},
+		{"uri", uri("SPIFFE://Trust/Admin"), "", "uri"},
+		{"email", email("ann@EXAMPLE.com"), "", "email"},
+		{"ip", func(c *x509.Certificate) { c.IPAddresses = []net.IP{net.IPv4(192, 0, 2, 1)} }, "", "ip"},
+		{"a URI of another case", uri("spiffe://trust/admin"), "", ""},
+		{"a URI that is the DNS name", uri("a.example"), "", ""},
+		{"a URI that looks typed", uri("dns:a.example"), "", ""},
+		{"an address as DNS name", dns("192.0.2.1"), "", ""},
+		{"an e-mail address of another case", email("Ann@example.com"), "", ""},
+		{"forwarded DNS", nil, "DNS=a.example", "dns"},
+		{"forwarded URI", nil, "URI=spiffe://trust/Admin", "uri"},
+		{"forwarded DNS that is the URI", nil, "DNS=spiffe://trust/Admin", ""},
+		{"forwarded DNS that looks typed", nil, "DNS=uri:spiffe://trust/Admin", ""},
+		{"forwarded URI that is the DNS name", nil, "URI=a.example", ""},
+		{"forwarded URI that looks typed", nil, "URI=dns:a.example", ""},
+		{"forwarded DNS that is the e-mail address", nil, "DNS=ann@example.com", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			client := *r.Client("10.0.0.1:1000", r.Config.Listeners[0])
+			q := policytest.Request{Target: "/", Client: &client}
+			if c.names != nil {
+				client.TLS = &exchange.TLS{Peer: exchange.NewCertificate([]*x509.Certificate{named(t, "x", c.names)})}
+			} else {
+				q.Header = []exchange.Field{{Name: "X-Forwarded-Client-Cert", Value: c.xfcc}}
+			}
+			a := r.Do(q)
+			got := r.Received()
+			switch {
+			case c.who == "" && (a.Status != 401 || len(got) != 0):
+				t.Errorf("answer %d", a.Status)
+			case c.who != "" && (a.Status != 200 || got[0].Header.Get("X-Who") != c.who):
+				t.Errorf("answer %d, %v", a.Status, a.Problem)
 			}
 		})
 	}

@@ -177,7 +177,7 @@ func (m *method) redeem(x *exchange.Exchange, l *login, code string) (*session, 
 	case subject == "" || id.Text("sub") == "":
 		return nil, fmt.Errorf("%w: it names nobody", errIDToken)
 	}
-	s := &session{Subject: subject, Begun: now, Ends: now + int64(m.config.Session.D()/time.Second), ID: id.Text("sid"), Claims: id.Claims}
+	s := &session{Subject: subject, Own: token(12), Begun: now, Ends: now + int64(m.config.Session.D()/time.Second), ID: id.Text("sid"), Claims: id.Claims}
 	s.take(t, now, m.config)
 	return s, nil
 }

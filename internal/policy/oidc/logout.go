@@ -6,7 +6,6 @@ import (
 	"io"
 	"net/url"
 	"strings"
-	"sync"
 	"time"
 
 	"gatehouse.dev/gatehouse/internal/exchange"
@@ -23,12 +22,15 @@ func (m *method) logout(x *exchange.Exchange) error {
 	if strings.HasPrefix(after, "/") {
 		after = m.origin(x) + after
 	}
+	if s != nil {
+		// The browser's cookies go; copies of them must not be of use either.
+		if err := m.ended.end(time.Until(time.Unix(s.Ends, 0)), time.Now().Unix(), ownName(s.Own)); err != nil {
+			m.tell.Warn("other gateways do not know that somebody signed out", "error", err)
+		}
+	}
 	says, err := m.provider.metadata()
 	if s == nil || err != nil || says.end == "" {
 		return redirect(x, after, out)
-	}
-	if s.Renew != "" {
-		m.ended.add(s.ID, "", s.Begun)
 	}
 	u, err := url.Parse(says.end)
 	if err != nil {
@@ -85,7 +87,16 @@ func (m *method) backChannel(x *exchange.Exchange) error {
 	case id == "":
 		return refuse("the token has no id")
 	}
-	m.ended.add(sid, sub, time.Now().Unix())
+	name := sessionName(sid)
+	if name == "" {
+		name = personName(sub)
+	}
+	// Sessions that began after the token was made are no business of it: it may
+	// come again.
+	now, iat := time.Now().Unix(), t.Claims["iat"].(int64) // which was checked
+	if err := m.ended.end(m.config.Session.D()+m.config.Leeway.D(), min(now, iat+int64(m.config.Leeway.D()/time.Second)), name); err != nil {
+		return identify.Unavailable(fmt.Errorf("ended sessions: %w", err))
+	}
 	x.Response.Status = 200
 	x.Response.Header.AddKnown(exchange.CacheControl, "no-store")
 	x.Response.SetBody(nil)
@@ -106,50 +117,4 @@ func readAll(b exchange.Body) (all []byte, err error) {
 			return nil, err
 		}
 	}
-}
-
-// ended remembers which sessions the provider has ended, by their names and by
-// those of people. A session is over when it began before that.
-type ended struct {
-	mu sync.RWMutex
-	m  map[string]int64 // "i" and a session's name, or "s" and a person's: seconds since 1970
-}
-
-// mostEnded bounds what is remembered. Beyond it the oldest half goes: those
-// are the sessions that are most likely over by themselves.
-const mostEnded = 200_000
-
-func newEnded() *ended { return &ended{m: make(map[string]int64)} }
-
-func (e *ended) add(sid, sub string, at int64) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if len(e.m) >= mostEnded {
-		var sum int64
-		for _, t := range e.m {
-			sum += t / int64(len(e.m))
-		}
-		for k, t := range e.m {
-			if t <= sum {
-				delete(e.m, k)
-			}
-		}
-	}
-	switch {
-	case sid != "":
-		e.m["i"+sid] = at
-	case sub != "":
-		e.m["s"+sub] = at
-	}
-}
-
-func (e *ended) has(s *session) bool {
-	e.mu.RLock()
-	defer e.mu.RUnlock()
-	if at, ok := e.m["i"+s.ID]; ok && s.ID != "" && s.Begun <= at {
-		return true
-	}
-	sub, _ := s.Claims["sub"].(string)
-	at, ok := e.m["s"+sub]
-	return ok && s.Begun <= at
 }

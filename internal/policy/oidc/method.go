@@ -10,6 +10,7 @@ import (
 	"gatehouse.dev/gatehouse/internal/exchange"
 	"gatehouse.dev/gatehouse/internal/identify"
 	"gatehouse.dev/gatehouse/internal/policy"
+	"gatehouse.dev/gatehouse/internal/replay"
 )
 
 type method struct {
@@ -17,7 +18,9 @@ type method struct {
 	provider   *provider
 	seal       *seal
 	renewals   *renewals
-	ended      *ended
+	ended      endings
+	once       replay.Store // with which gateways agree who renews a session, nil: this one alone does
+	tell       *policy.Teller
 	answers    policy.Slot[cookies]
 	consumers  consumers
 	hostCookie string // the cookie's name where the browser came by https
@@ -57,8 +60,11 @@ func (m *method) Prove(x *exchange.Exchange) error {
 
 // fresh returns the session, renewed where its access token is about to expire.
 func (m *method) fresh(x *exchange.Exchange, s *session) (*session, error) {
-	if m.ended.has(s) {
-		return nil, errors.New("the provider has ended the session")
+	switch over, err := m.ended.has(s); {
+	case err != nil:
+		return nil, identify.Unavailable(fmt.Errorf("ended sessions: %w", err))
+	case over:
+		return nil, errors.New("the session was ended")
 	}
 	now := time.Now().Unix()
 	switch {
@@ -67,7 +73,7 @@ func (m *method) fresh(x *exchange.Exchange, s *session) (*session, error) {
 	case s.Renew == "":
 		return nil, errors.New("the session's token has expired and cannot be renewed")
 	}
-	next, err := m.renewals.do(s.Renew, func() (*session, error) { return m.renew(s, now) })
+	next, err := m.renewals.do(s.Renew, func() (*session, error) { return m.renewOnce(s) })
 	var no *refused
 	switch {
 	case errors.As(err, &no):

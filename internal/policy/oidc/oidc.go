@@ -1,7 +1,7 @@
 // Package oidc is the policy that has people sign in with a browser (OpenID
 // Connect, authorization code with PKCE). It owns the way to the provider and
 // back, the session that comes of it, and its end. A session is a sealed cookie:
-// the gateway keeps none.
+// the gateway keeps none, only which have ended.
 package oidc
 
 import (
@@ -14,6 +14,7 @@ import (
 	"gatehouse.dev/gatehouse/internal/fetch"
 	"gatehouse.dev/gatehouse/internal/identify"
 	"gatehouse.dev/gatehouse/internal/policy"
+	"gatehouse.dev/gatehouse/internal/replay"
 )
 
 // Kind is the kind "oidc".
@@ -21,11 +22,13 @@ func Kind() *policy.Kind {
 	return &policy.Kind{
 		Name: "oidc", Stage: policy.Identify,
 		New: func() policy.Config {
+			sharing := identify.DefaultSharing()
 			return &Config{
 				Scopes: policy.StringList{"openid", "profile", "email"}, SubjectClaim: "sub", Cookie: "gh_session",
 				Callback: "/_oidc/callback", Logout: "/_oidc/logout", BackChannel: "/_oidc/backchannel", AfterLogout: "/",
 				Session: policy.Duration(8 * time.Hour), Leeway: policy.Duration(30 * time.Second), Refresh: policy.Duration(15 * time.Minute),
 				Forward: "none", UserInfo: true, HTTP: fetch.Default(),
+				Store: sharing.Store, OnFailure: sharing.OnFailure, Timeout: sharing.Timeout,
 			}
 		},
 		Doc: "Has people sign in with a browser (OpenID Connect).",
@@ -77,6 +80,13 @@ type Config struct {
 	ConsumersOnly bool `yaml:"consumers_only"`
 	// How the provider is asked.
 	HTTP fetch.Settings `yaml:"http"`
+
+	// Where it is remembered which sessions have ended, and what was got for a refresh token: redis is what "redis" of the configuration names, so that a session ends at all gateways, and is asked for every request with a session; local is this gateway's memory; auto is redis where there is one.
+	Store string `yaml:"store" enum:"auto,local,redis"`
+	// What to do while redis does not answer: closed answers 503, local goes by what this gateway remembers, and a session that another one ended goes on.
+	OnFailure string `yaml:"on_failure" enum:"closed,local"`
+	// How long to wait for redis.
+	Timeout policy.Duration `yaml:"timeout" min:"1ms" max:"10s"`
 
 	// Whether requests without a session go on, as nobody. Nobody is then asked to sign in; a link to a path that needs it does.
 	Optional bool `yaml:"optional"`
@@ -137,6 +147,10 @@ func (c *Config) Compile(env *policy.Env) (policy.Policy, error) {
 	if c.ConsumersOnly && m.consumers == nil {
 		faults = append(faults, errors.New("there are no consumers to identify"))
 	}
+	shared, err := identify.Sharing{Store: c.Store, OnFailure: c.OnFailure, Timeout: c.Timeout}.Compile(env)
+	if err != nil {
+		faults = append(faults, err)
+	}
 	step, err := identify.New(env, m, nil, identify.Options{Optional: c.Optional, Anonymous: c.Anonymous, Headers: c.Headers})
 	if err := errors.Join(append(faults, err)...); err != nil {
 		return nil, err
@@ -145,7 +159,11 @@ func (c *Config) Compile(env *policy.Env) (policy.Policy, error) {
 	key := identify.Fingerprint(c.Issuer, c.HTTP, c.Refresh)
 	m.provider = env.Keep("provider "+key, func() any { return newProvider(env, c, client) }).(*provider)
 	m.renewals = env.Keep("renewals "+key, func() any { return newRenewals() }).(*renewals)
-	m.ended = env.Keep("ended "+key, func() any { return newEnded() }).(*ended)
+	m.ended = endings{local: env.Keep("ended "+key, func() any { return newEnded() }).(*ended), shared: shared, issuer: c.Issuer}
+	m.tell = policy.NewTeller(env)
+	if shared != nil {
+		m.once, _ = env.Service("redis").(replay.Store)
+	}
 	return &runtime{step, m}, nil
 }
 

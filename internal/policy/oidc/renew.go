@@ -1,13 +1,16 @@
 package oidc
 
 import (
+	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"net/url"
 	"sync"
 	"time"
 
 	"gatehouse.dev/gatehouse/internal/identify"
+	"gatehouse.dev/gatehouse/internal/replay"
 )
 
 // renew asks the provider for new tokens (RFC 6749, section 6). A new ID token
@@ -35,7 +38,61 @@ func (m *method) renew(s *session, now int64) (*session, error) {
 	return &next, nil
 }
 
-// renewals lets one request renew a session, and gives the others of the same
+// renewOnce has one gateway of all renew a session, and gives the others what it
+// got, sealed as cookies are.
+func (m *method) renewOnce(s *session) (*session, error) {
+	if m.once == nil {
+		return m.renew(s, time.Now().Unix())
+	}
+	// It takes two questions to the provider at most.
+	lease := 3 * m.config.HTTP.Timeout.D()
+	b := replay.Begin{Key: identify.SharedKey("renewal", m.config.Issuer, m.config.ClientID, s.Renew), Token: token(12), Lease: lease, TTL: lease + renewalKept, TakeOver: true}
+	const pause = 50 * time.Millisecond
+	for range lease/pause + 1 {
+		rec, err := m.claim(b)
+		switch {
+		case err != nil && m.config.OnFailure == "local":
+			m.tell.Warn("a session is renewed without asking other gateways: the store does not answer", "error", err)
+			return m.renew(s, time.Now().Unix())
+		case err != nil:
+			return nil, err
+		case rec.State == replay.New:
+			return m.renewFor(s, b)
+		case rec.State == replay.Done:
+			next := new(session)
+			return next, m.seal.open("renewal", string(rec.Answer), next)
+		}
+		time.Sleep(pause) // another gateway is at it
+	}
+	return nil, errors.New("another gateway renews the session, and does not get done")
+}
+
+// renewFor renews a session, and leaves what it got for other gateways.
+func (m *method) renewFor(s *session, b replay.Begin) (*session, error) {
+	next, err := m.renew(s, time.Now().Unix())
+	ctx, cancel := context.WithTimeout(context.Background(), m.config.Timeout.D())
+	defer cancel()
+	var told error
+	if err != nil {
+		told = m.once.Release(ctx, b.Key, b.Token)
+	} else if sealed, fault := m.seal.close("renewal", next); fault != nil {
+		told = fault
+	} else {
+		told = m.once.Finish(ctx, b.Key, b.Token, []byte(sealed), renewalKept)
+	}
+	if told != nil {
+		m.tell.Warn("other gateways do not know what a session was renewed to", "error", told)
+	}
+	return next, err
+}
+
+func (m *method) claim(b replay.Begin) (replay.Record, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), m.config.Timeout.D())
+	defer cancel()
+	return m.once.Begin(ctx, b)
+}
+
+// renewals lets one request renew a session, and gives the others of this gateway and the same
 // session what it got: many providers take a refresh token once only, and end
 // the session of whoever uses one again.
 type renewals struct {

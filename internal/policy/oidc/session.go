@@ -23,6 +23,7 @@ type session struct {
 	Subject string         `json:"s"`
 	Claims  map[string]any `json:"c"`
 	ID      string         `json:"i,omitempty"` // the provider's name of the session: "sid"
+	Own     string         `json:"o,omitempty"` // the gateway's name of it, which stays when it is renewed
 	Begun   int64          `json:"b"`           // seconds since 1970
 	Ends    int64          `json:"e"`
 	Good    int64          `json:"g,omitempty"` // until when the access token is, 0: as long as the session

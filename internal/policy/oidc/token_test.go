@@ -4,10 +4,14 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/json"
+	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -23,6 +27,9 @@ type desk struct {
 	signer *jose.Signer
 	id     map[string]any // of the next ID token
 	info   map[string]any // what it says of people, nil: as in the ID token
+
+	short   bool         // access tokens last a second, and can be renewed, each once
+	renewed atomic.Int64 // how often that was
 }
 
 func newSigner(t *testing.T) *jose.Signer {
@@ -53,8 +60,25 @@ func newDesk(t *testing.T) *desk {
 		data, _ := jose.Publish(keys)
 		_, _ = w.Write(data)
 	})
-	mux.HandleFunc("/token", func(w http.ResponseWriter, _ *http.Request) {
+	var mu sync.Mutex
+	used := make(map[string]bool)
+	mux.HandleFunc("/token", func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		if old := r.FormValue("refresh_token"); old != "" {
+			d.renewed.Add(1)
+			if used[old] {
+				w.WriteHeader(http.StatusBadRequest)
+				_, _ = io.WriteString(w, `{"error":"invalid_grant"}`)
+				return
+			}
+			used[old] = true
+		}
 		id, _ := d.signer.Sign(nil, d.id)
+		if d.short {
+			_ = json.NewEncoder(w).Encode(map[string]any{"access_token": "a", "token_type": "Bearer", "id_token": id, "expires_in": 1, "refresh_token": fmt.Sprint("r", len(used))})
+			return
+		}
 		_ = json.NewEncoder(w).Encode(map[string]any{"access_token": "a", "token_type": "Bearer", "id_token": id, "expires_in": 300})
 	})
 	mux.HandleFunc("/info", func(w http.ResponseWriter, _ *http.Request) {
@@ -77,12 +101,18 @@ type visit struct {
 
 func newVisit(t *testing.T, d *desk) *visit {
 	t.Helper()
+	return visitAt(t, d, "", nil)
+}
+
+// visitAt is a visit at a gateway of its own, with further settings.
+func visitAt(t *testing.T, d *desk, settings string, services func(string) any) *visit {
+	t.Helper()
 	r := policytest.NewRig(t, all.Catalog(), `
 routes:
   - match: /*
     upstream: http://up
-    policies: [ oidc: { issuer: "`+d.URL+`", client_id: web, cookie_secret: 0123456789abcdef0123456789abcdef, headers: { X-User: subject, X-Big: claims.big, X-Mail: claims.email } } ]
-`, nil)
+    policies: [ oidc: { issuer: "`+d.URL+`", client_id: web, cookie_secret: 0123456789abcdef0123456789abcdef, headers: { X-User: subject, X-Big: claims.big, X-Mail: claims.email }`+settings+` } ]
+`, services)
 	t.Cleanup(r.Close)
 	return &visit{t, r, make(map[string]string)}
 }

@@ -22,7 +22,7 @@ import (
 type method struct {
 	config    *Config
 	guard     *identify.Guard
-	used      *identify.Replay // nil: signatures may come again
+	used      *identify.Uses // nil: signatures may come again
 	consumers consumers
 }
 
@@ -148,10 +148,10 @@ func (m *method) check(x *exchange.Exchange, s *signed, alg string, key any) err
 	// those of ECDSA and RSA-PSS differ every time that they are made.
 	keep := m.config.MaxAge.D() + m.config.Leeway.D()
 	switch err := m.used.Use(keep, s.text("keyid"), s.text("nonce"), string(b)); {
-	case errors.Is(err, identify.ErrFull):
-		return identify.Unavailable(fmt.Errorf("signatures: %w", err))
-	case err != nil:
+	case errors.Is(err, identify.ErrReplayed):
 		return fmt.Errorf("signature: %w", err)
+	case err != nil:
+		return identify.Unavailable(fmt.Errorf("signatures: %w", err))
 	}
 	return nil
 }

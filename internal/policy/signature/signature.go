@@ -20,10 +20,12 @@ func Kind() *policy.Kind {
 	return &policy.Kind{
 		Name: "signature", Stage: policy.Identify,
 		New: func() policy.Config {
+			sharing := identify.DefaultSharing()
 			return &Config{
 				Components: policy.StringList{"@method", "@authority", "@path", "@query"},
 				MaxAge:     policy.Duration(5 * time.Minute), Leeway: policy.Duration(30 * time.Second),
 				Body: 1 << 20, Remember: 100_000, Attempts: identify.DefaultAttempts(),
+				Store: sharing.Store, OnFailure: sharing.OnFailure, Timeout: sharing.Timeout,
 			}
 		},
 		Doc: "Identifies consumers by signatures over their requests (RFC 9421).",
@@ -44,8 +46,14 @@ type Config struct {
 	Leeway policy.Duration `yaml:"leeway" max:"10m"`
 	// Whether a signature has to have a nonce.
 	Nonce bool `yaml:"nonce"`
-	// Most signatures remembered, so that none is taken twice; further ones are refused. 0 takes a signature as often as it comes.
+	// Most signatures that this gateway remembers, so that none is taken twice; further ones are refused. 0 takes a signature as often as it comes.
 	Remember int `yaml:"remember" min:"0" max:"10000000"`
+	// Where signatures are remembered: redis is what "redis" of the configuration names, so that none is taken twice by several gateways; local is this gateway's memory; auto is redis where there is one.
+	Store string `yaml:"store" enum:"auto,local,redis"`
+	// What to do while redis does not answer: closed answers 503, local goes by what this gateway remembers, and another one may take the same signature.
+	OnFailure string `yaml:"on_failure" enum:"closed,local"`
+	// How long to wait for redis.
+	Timeout policy.Duration `yaml:"timeout" min:"1ms" max:"10s"`
 	// Largest body, which is held in memory to compare its digest; above it 413.
 	Body policy.Size `yaml:"body" min:"1KiB" max:"64MiB"`
 	// Whether the service sees the signature, if it is right.
@@ -98,7 +106,11 @@ func (c *Config) Compile(env *policy.Env) (policy.Policy, error) {
 		}
 	}
 	if c.Remember > 0 {
-		m.used = env.Keep(fmt.Sprintf("signatures %d", c.Remember), func() any { return identify.NewReplay(c.Remember) }).(*identify.Replay)
+		shared, err := identify.Sharing{Store: c.Store, OnFailure: c.OnFailure, Timeout: c.Timeout}.Compile(env)
+		if err != nil {
+			faults = append(faults, err)
+		}
+		m.used = identify.NewUses(env, "signatures", c.Remember, shared)
 	}
 	var ok bool
 	if m.consumers, ok = env.Service("consumers").(consumers); !ok {
