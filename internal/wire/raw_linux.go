@@ -360,7 +360,7 @@ func sysWritev(fd uintptr, pieces *[3][]byte) (int, syscall.Errno) {
 
 func sysPeek(fd uintptr, b *[1]byte) (int, syscall.Errno) {
 	for {
-		n, _, errno := syscall.RawSyscall6(syscall.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(b)), 1,
+		n, _, errno := syscall.RawSyscall6(unix.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(b)), 1,
 			syscall.MSG_PEEK|syscall.MSG_DONTWAIT, 0, 0)
 		if errno == 0 {
 			return int(n), 0
