@@ -132,7 +132,7 @@ func (t *turn) WriteHead(x *exchange.Exchange) error {
 		head.Connection = "keep-alive"
 	}
 	if !r.Header.Has(exchange.Date) {
-		head.Date = t.conn.s.dateAt(t.c.Clock())
+		head.Date = t.conn.s.dates.At(t.c.Clock())
 	}
 	if r.Local {
 		head.Server = "gatehouse"
