@@ -51,6 +51,7 @@ type Conn struct {
 	sweeper *Sweeper
 
 	resets      atomic.Bool // Close is to reset
+	stalled     atomic.Bool // a write timed out: there is no room for a last word
 	interrupted atomic.Bool
 	timeout     atomic.Int64 // what SetTimeout was given, in nanoseconds
 	limit       atomic.Int64 // what SetLimit was given, in the sweeper's clock, 0 for none
@@ -307,7 +308,7 @@ func (c *Conn) writev(p, q, r []byte) error {
 		if err == nil {
 			return nil
 		}
-		if err = c.woken(err); err != nil {
+		if err = c.wokenWriting(err); err != nil {
 			c.raw.give(nil, nil, nil)
 			return err
 		}
@@ -329,12 +330,20 @@ func (c *Conn) writeSlowly(p []byte) error {
 			c.progress()
 		}
 		if err != nil {
-			if err = c.woken(err); err != nil {
+			if err = c.wokenWriting(err); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// wokenWriting is woken for writes, and remembers that the other end stopped.
+func (c *Conn) wokenWriting(err error) error {
+	if err = c.woken(err); errors.Is(err, ErrTimeout) {
+		c.stalled.Store(true)
+	}
+	return err
 }
 
 // WriteRead writes w and then reads into r, which may be the same memory. The
@@ -450,7 +459,7 @@ const lastWord = 5 * time.Second
 
 // Close closes the connection.
 func (c *Conn) Close() error {
-	if c.over != nil && !c.resets.Load() {
+	if c.over != nil && !c.resets.Load() && !c.stalled.Load() {
 		// The sweeper keeps the time until the socket is closed.
 		c.SetTimeout(lastWord)
 		err := c.over.Close()

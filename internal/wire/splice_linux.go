@@ -167,7 +167,7 @@ func (c *Conn) spliceOut(p *pipe, most int, more bool) (int, error) {
 		case err == nil:
 			return n, nil
 		}
-		if err = c.woken(err); err != nil {
+		if err = c.wokenWriting(err); err != nil {
 			return 0, err
 		}
 	}

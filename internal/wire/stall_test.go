@@ -90,3 +90,34 @@ func TestCloseDoesNotWaitForAStalledReader(t *testing.T) {
 		}
 	})
 }
+
+// Where the stall is only found when the last word is said, it is waited for a
+// few seconds and no longer.
+func TestLastWordIsNotWaitedForForLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := NewSweeper()
+		defer s.Close()
+		here, there := net.Pipe()
+		defer here.Close()
+		c := New(there, s)
+		c.Secure(wordy{c.Socket()})
+		start := time.Now()
+		if err := c.Close(); !errors.Is(err, ErrTimeout) {
+			t.Error(err)
+		}
+		if d := time.Since(start); d < lastWord || d > lastWord+3*Tick {
+			t.Errorf("it took %v", d)
+		}
+		if _, err := there.Write([]byte("x")); !errors.Is(err, io.ErrClosedPipe) {
+			t.Errorf("the socket is not closed: %v", err)
+		}
+	})
+}
+
+// wordy has something to say before it is closed, as TLS does.
+type wordy struct{ net.Conn }
+
+func (w wordy) Close() error {
+	_, err := w.Write([]byte("bye"))
+	return errors.Join(err, w.Conn.Close())
+}
