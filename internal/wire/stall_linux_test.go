@@ -53,8 +53,10 @@ func TestReadingALittleIsProgress(t *testing.T) {
 		a.unstick()
 		return a.deadline.Load() > 1
 	}
-	if look() || look() {
-		t.Error("a reader that takes nothing has progress")
+	for range 2 {
+		if look() {
+			t.Error("a reader that takes nothing has progress")
+		}
 	}
 	if _, err := b.Read(make([]byte, 4<<10)); err != nil {
 		t.Fatal(err)
