@@ -1,7 +1,8 @@
 // Package exchange owns the one object that every protocol, policy and
 // upstream shares: a request and its response, from the first byte to the
-// access-log line. It knows no protocol, no configuration and no socket, and
-// it imports nothing of ours and not net/http.
+// access-log line. It knows no configuration and no socket, and of protocols
+// only the grammar that they share; it imports nothing of ours and not
+// net/http.
 package exchange
 
 import (

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
-	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -17,6 +16,7 @@ import (
 	"gatehouse.dev/gatehouse/internal/certs"
 	"gatehouse.dev/gatehouse/internal/config"
 	"gatehouse.dev/gatehouse/internal/exchange"
+	"gatehouse.dev/gatehouse/internal/h1/h1test"
 	"gatehouse.dev/gatehouse/internal/observe"
 	"gatehouse.dev/gatehouse/internal/wire"
 )
@@ -214,60 +214,13 @@ func (c *client) expectEnd() {
 	}
 }
 
-// finish writes x.Response as gateway does.
-func finish(x *exchange.Exchange) {
-	if x.Problem != nil {
-		x.Render()
-	}
-	if err := x.Down.WriteHead(x); err != nil {
-		x.Down.Abort()
-		return
-	}
-	readErr, writeErr := x.Down.WriteFrom(x)
-	if readErr != nil || writeErr != nil {
-		x.Down.Abort()
-		return
-	}
-	if err := x.Down.Finish(x); err != nil {
-		x.Down.Abort()
-	}
-}
-
-// reply answers 200 with a body.
-func reply(x *exchange.Exchange, body string) {
-	x.Response.Status = 200
-	x.Response.SetBody([]byte(body))
-	finish(x)
-}
-
-// readBody reads the request's body, or fails the exchange.
-func readBody(x *exchange.Exchange) (string, bool) {
-	var all []byte
-	for {
-		p, err := x.Request.Body.Next()
-		if err == io.EOF {
-			return string(all), true
-		}
-		if err != nil {
-			var problem *exchange.Problem
-			if !errors.As(err, &problem) {
-				problem = &exchange.Problem{Status: exchange.StatusClientGone, Cause: err}
-			}
-			x.Fail(problem)
-			return "", false
-		}
-		all = append(all, p...)
-	}
-}
-
-// echo answers with the request's body.
-func echo(x *exchange.Exchange) {
-	if body, ok := readBody(x); ok {
-		reply(x, body)
-	} else {
-		finish(x)
-	}
-}
+// Handlers, and what they are made of.
+var (
+	finish   = h1test.Finish
+	reply    = h1test.Reply
+	readBody = h1test.ReadBody
+	echo     = h1test.Echo
+)
 
 const simple = "GET / HTTP/1.1\r\nHost: a.example\r\n\r\n"
 

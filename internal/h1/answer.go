@@ -132,7 +132,7 @@ func (t *turn) WriteHead(x *exchange.Exchange) error {
 		head.Connection = "keep-alive"
 	}
 	if !r.Header.Has(exchange.Date) {
-		head.Date = t.conn.s.dateAt(t.c.Clock())
+		head.Date = t.conn.s.dates.At(t.c.Clock())
 	}
 	if r.Local {
 		head.Server = "gatehouse"
@@ -236,7 +236,7 @@ func (t *turn) splice(body RawBody) (readErr, writeErr error) {
 	var failed *wire.WriteError
 	switch {
 	case errors.As(err, &failed):
-		a.broken = failed.Err
+		t.failed(failed.Err)
 		return nil, a.broken
 	case err != nil:
 		return body.Broken(err), nil
@@ -260,9 +260,18 @@ func (t *turn) write(p, q []byte) error {
 	a := &t.answer
 	if a.broken == nil {
 		t.c.SetTimeout(t.limits.IdleTimeout)
-		a.broken = t.c.Writev(p, q, nil)
+		t.failed(t.c.Writev(p, q, nil))
 	}
 	return a.broken
+}
+
+// failed takes note of what became of a write. What a client does not read is
+// given up with its connection, and waits nowhere for it.
+func (t *turn) failed(err error) {
+	if errors.Is(err, wire.ErrTimeout) {
+		t.c.Reset()
+	}
+	t.answer.broken = err
 }
 
 // Finish implements exchange.Downstream.

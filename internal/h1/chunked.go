@@ -192,11 +192,11 @@ func mayTrail(f *exchange.Field) bool {
 }
 
 // MayTrail reports whether a field may be sent in a trailer section.
-func MayTrail(f *exchange.Field) bool { return mayTrail(f) && isToken(f.Name) }
+func MayTrail(f *exchange.Field) bool { return mayTrail(f) && exchange.IsToken(f.Name) }
 
 func hexDigit(c byte) (byte, bool) {
 	switch {
-	case isDigit(c):
+	case exchange.IsDigit(c):
 		return c - '0', true
 	case 'a' <= c|0x20 && c|0x20 <= 'f':
 		return c | 0x20 - 'a' + 10, true

@@ -446,10 +446,10 @@ const lingerTime = 2 * time.Second
 // the answer (RFC 9112, section 9.6).
 func (t *turn) linger() {
 	t.release()
+	t.c.SetTimeout(lingerTime) // TLS has something to write
 	if t.c.CloseWrite() != nil {
 		return
 	}
-	t.c.SetTimeout(lingerTime)
 	for {
 		b, _, err := t.c.ReadBuffer()
 		if err != nil {

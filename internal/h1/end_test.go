@@ -1,9 +1,12 @@
 package h1
 
 import (
+	"crypto/tls"
 	"errors"
+	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -160,4 +163,56 @@ func TestHalfClosedClientIsServed(t *testing.T) {
 		t.Fatalf("%q", body)
 	}
 	k.expectEnd()
+}
+
+// A client over TLS that reads nothing more is let go with its connection, and
+// neither the answer nor what TLS says in the end waits for it.
+func TestStalledClientOverTLSIsLetGo(t *testing.T) {
+	certificates := httptest.NewTLSServer(nil)
+	defer certificates.Close()
+	l := tableLimits()
+	l.IdleTimeout = 3 * wire.Tick
+	failed := make(chan error, 1)
+	s := &Server{Handler: func(x *exchange.Exchange) {
+		x.Response.Status, x.Response.Length = 200, 1<<30
+		err := x.Down.WriteHead(x)
+		for err == nil {
+			err = x.Down.WriteBody(make([]byte, 64<<10))
+		}
+		failed <- err
+		x.Down.Abort()
+	}}
+	s.Limits.Store(l)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	nc, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	asked := make(chan error, 1)
+	go func() {
+		_, err := io.WriteString(tls.Client(nc, &tls.Config{InsecureSkipVerify: true}), simple)
+		asked <- err
+	}()
+	there, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := wire.New(there, newSweeper(t))
+	over := tls.Server(c.Socket(), &tls.Config{Certificates: certificates.TLS.Certificates})
+	if err := over.Handshake(); err != nil {
+		t.Fatal(err)
+	}
+	c.Secure(over)
+	s.Serve(c, &exchange.Client{})
+	if err := <-failed; !errors.Is(err, wire.ErrTimeout) {
+		t.Errorf("the answer ended with %v", err)
+	}
+	if err := <-asked; err != nil {
+		t.Error(err)
+	}
 }

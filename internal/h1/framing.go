@@ -36,7 +36,7 @@ func (sp *special) frame(p exchange.Proto, none Framing) (Framing, error) {
 	case sp.lengths > 1:
 		return 0, Malformed("more than one Content-Length")
 	case sp.lengths == 1:
-		n, ok := parseLength(sp.length)
+		n, ok := exchange.ParseLength(sp.length)
 		if !ok {
 			return 0, Malformed("Content-Length is not a number of at most 18 digits")
 		}
@@ -61,7 +61,7 @@ const errCoding = Malformed("Transfer-Encoding names a coding other than chunked
 func unknownCoding(list string) bool {
 	unknown := false
 	for t := range exchange.Tokens(list) {
-		if !isToken(t) {
+		if !exchange.IsToken(t) {
 			return false
 		}
 		unknown = unknown || !exchange.EqualFold(t, "chunked")
@@ -89,20 +89,4 @@ func (sp *special) frameResponse(p exchange.Proto, status int, method string) (f
 		return 0, f.Length(), nil
 	}
 	return f, f.Length(), nil
-}
-
-// parseLength reads a Content-Length: digits, nothing else, and no more than
-// an int64 holds whatever they are.
-func parseLength(s string) (int64, bool) {
-	if s == "" || len(s) > 18 {
-		return 0, false
-	}
-	var n int64
-	for i := 0; i < len(s); i++ {
-		if !isDigit(s[i]) {
-			return 0, false
-		}
-		n = n*10 + int64(s[i]-'0')
-	}
-	return n, true
 }

@@ -9,8 +9,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"math/bits"
-	"net/netip"
-	"strings"
 
 	"gatehouse.dev/gatehouse/internal/exchange"
 )
@@ -25,42 +23,6 @@ func (m Malformed) Error() string { return "malformed message: " + string(m) }
 // ErrTooManyFields is the error of a head or trailer section with more field
 // lines than its limit.
 const ErrTooManyFields = Malformed("too many field lines")
-
-// Character classes.
-const (
-	inToken  = 1 << iota // tchar, RFC 9110, section 5.6.2
-	inTarget             // what a request target may hold: visible ASCII but #
-	inHost               // what a host name may hold: letters, digits, hyphen, underscore, dot
-)
-
-var class = func() (t [256]uint8) {
-	for c := '!'; c <= '~'; c++ {
-		if c != '#' {
-			t[c] |= inTarget
-		}
-		switch {
-		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '_', c == '.':
-			t[c] |= inToken | inHost
-		case strings.ContainsRune("!#$%&'*+^`|~", c):
-			t[c] |= inToken
-		}
-	}
-	return t
-}()
-
-// span returns how many bytes at the start of s are of a class.
-func span(s string, want uint8) int {
-	for i := 0; i < len(s); i++ {
-		if class[s[i]]&want == 0 {
-			return i
-		}
-	}
-	return len(s)
-}
-
-func isToken(s string) bool { return s != "" && span(s, inToken) == len(s) }
-
-func isDigit(c byte) bool { return '0' <= c && c <= '9' }
 
 // Eight bytes at a time.
 const (
@@ -118,7 +80,7 @@ func FindHead(b []byte, seen int) (size int, err error) {
 	if k := bytes.IndexByte(b[start:], '\r'); k >= 0 && start+k+1 < len(b) {
 		return 0, Malformed("CR without LF")
 	}
-	if len(b) > 0 && class[b[0]]&inToken == 0 {
+	if len(b) > 0 && !exchange.InToken(b[0]) {
 		return 0, Malformed("first byte is none of HTTP/1")
 	}
 	return 0, nil
@@ -168,7 +130,7 @@ func parseFields(b []byte, s string, i, most int, taken uint64, h *exchange.Head
 			return ErrTooManyFields
 		}
 		name := i
-		for class[b[i]]&inToken != 0 {
+		for exchange.InToken(b[i]) {
 			i++
 		}
 		if b[i] != ':' || i == name {
@@ -226,58 +188,6 @@ func badValue(c byte) error {
 		return Malformed("field value holds a NUL")
 	}
 	return Malformed("field value holds a control character")
-}
-
-// splitHost checks an authority, which is a host with an optional port and
-// nothing else (RFC 3986, section 3.2, without userinfo), and returns its host
-// in lower case, without the port or a final dot. An IPv6 address keeps its
-// brackets. Of names it takes what is in use: letters, digits, hyphens,
-// underscores and dots between labels that are not empty.
-func splitHost(authority string) (host string, ok bool) {
-	var port string
-	if strings.HasPrefix(authority, "[") {
-		end := strings.IndexByte(authority, ']')
-		if end < 0 {
-			return "", false
-		}
-		a, err := netip.ParseAddr(authority[1:end])
-		if err != nil || !a.Is6() || a.Zone() != "" {
-			return "", false
-		}
-		host, port = authority[:end+1], authority[end+1:]
-	} else {
-		n := span(authority, inHost)
-		host, port = strings.TrimSuffix(authority[:n], "."), authority[n:]
-		if host == "" || len(host) > 253 || host[0] == '.' || host[len(host)-1] == '.' || strings.Contains(host, "..") {
-			return "", false
-		}
-	}
-	return lower(host), port == "" || isPort(port)
-}
-
-// isPort takes a colon and a port number.
-func isPort(s string) bool {
-	if s[0] != ':' || len(s) < 2 || len(s) > 6 {
-		return false
-	}
-	n := 0
-	for i := 1; i < len(s); i++ {
-		if !isDigit(s[i]) {
-			return false
-		}
-		n = n*10 + int(s[i]-'0')
-	}
-	return n <= 65535
-}
-
-// lower is strings.ToLower for ASCII.
-func lower(s string) string {
-	for i := 0; i < len(s); i++ {
-		if 'A' <= s[i] && s[i] <= 'Z' {
-			return strings.ToLower(s)
-		}
-	}
-	return s
 }
 
 // connectionHas reports whether a Connection field holds an option.

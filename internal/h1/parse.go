@@ -63,12 +63,12 @@ func ParseRequest(head []byte, r *exchange.Request, most int) (Framing, *exchang
 // parseRequestLine reads "METHOD target HTTP/1.x" with single spaces (RFC
 // 9112, section 3).
 func parseRequestLine(s string, r *exchange.Request) (target string, p *exchange.Problem) {
-	n := span(s, inToken)
+	n := exchange.SpanToken(s)
 	if n == 0 || n == len(s) || s[n] != ' ' {
 		return "", refusal(Malformed("request line does not begin with a method and a space"))
 	}
 	r.Method, s = s[:n], s[n+1:]
-	n = span(s, inTarget)
+	n = exchange.SpanTarget(s)
 	if n == 0 || n == len(s) || s[n] != ' ' {
 		return "", refusal(Malformed("request line has no target of visible ASCII followed by a space"))
 	}
@@ -78,7 +78,7 @@ func parseRequestLine(s string, r *exchange.Request) (target string, p *exchange
 		r.Proto = exchange.HTTP11
 	case s == "HTTP/1.0":
 		r.Proto = exchange.HTTP10
-	case len(s) != len("HTTP/1.1") || s[:5] != "HTTP/" || !isDigit(s[5]) || s[6] != '.' || !isDigit(s[7]):
+	case len(s) != len("HTTP/1.1") || s[:5] != "HTTP/" || !exchange.IsDigit(s[5]) || s[6] != '.' || !exchange.IsDigit(s[7]):
 		return "", refusal(Malformed("request line does not end in a version"))
 	case s[5] == '1':
 		r.Proto = exchange.HTTP11 // a later 1.x is read as the one we know: RFC 9110, section 2.5
@@ -149,7 +149,7 @@ func (sp *special) settleAuthority(r *exchange.Request) error {
 	case sp.hosts == 1:
 		r.Authority = sp.host
 	}
-	host, ok := splitHost(r.Authority)
+	host, ok := exchange.SplitHost(r.Authority)
 	if !ok {
 		return Malformed("Host field is not a host with an optional port")
 	}
@@ -165,7 +165,7 @@ func upgradeFrom(list string) string {
 	kept, dropped := "", false
 	for t := range exchange.Tokens(list) {
 		name, version, versioned := strings.Cut(t, "/")
-		if !isToken(name) || versioned && !isToken(version) {
+		if !exchange.IsToken(name) || versioned && !exchange.IsToken(version) {
 			return ""
 		}
 		switch {
@@ -206,7 +206,7 @@ func ParseResponse(head []byte, r *exchange.Response, method string, most int) (
 	}
 	r.Status = 0
 	for _, c := range head[9:12] {
-		if !isDigit(c) {
+		if !exchange.IsDigit(c) {
 			return 0, false, Malformed("status is not a number of three digits")
 		}
 		r.Status = r.Status*10 + int(c-'0')

@@ -2,16 +2,15 @@ package h1
 
 import (
 	"bufio"
-	"errors"
 	"io"
 	"net"
 	"net/http"
-	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"gatehouse.dev/gatehouse/internal/exchange"
+	"gatehouse.dev/gatehouse/internal/h1/h1test"
 	"gatehouse.dev/gatehouse/internal/wire"
 )
 
@@ -129,67 +128,13 @@ func (c *client) expectEnd() {
 	}
 }
 
-// finish writes x.Response as gateway does.
-func finish(x *exchange.Exchange) {
-	if x.Problem != nil {
-		x.Render()
-	}
-	if err := x.Down.WriteHead(x); err != nil {
-		x.Down.Abort()
-		return
-	}
-	readErr, writeErr := x.Down.WriteFrom(x)
-	if readErr != nil || writeErr != nil {
-		x.Down.Abort()
-		return
-	}
-	if err := x.Down.Finish(x); err != nil {
-		x.Down.Abort()
-	}
-}
-
-// reply answers 200 with a body.
-func reply(x *exchange.Exchange, body string) {
-	x.Response.Status = 200
-	x.Response.SetBody([]byte(body))
-	finish(x)
-}
-
-// readBody reads the request's body, or fails the exchange.
-func readBody(x *exchange.Exchange) (string, bool) {
-	var all []byte
-	for {
-		p, err := x.Request.Body.Next()
-		if err == io.EOF {
-			return string(all), true
-		}
-		if err != nil {
-			var problem *exchange.Problem
-			if !errors.As(err, &problem) {
-				problem = &exchange.Problem{Status: exchange.StatusClientGone, Cause: err}
-			}
-			x.Fail(problem)
-			return "", false
-		}
-		all = append(all, p...)
-	}
-}
-
-// echo answers with the request's body.
-func echo(x *exchange.Exchange) {
-	if body, ok := readBody(x); ok {
-		reply(x, body)
-	} else {
-		finish(x)
-	}
-}
-
-func fieldText(h *exchange.Header) string {
-	var b strings.Builder
-	for name, value := range h.All() {
-		b.WriteString(name + ": " + value + "\n")
-	}
-	return b.String()
-}
+// Handlers, and what they are made of.
+var (
+	finish    = h1test.Finish
+	reply     = h1test.Reply
+	readBody  = h1test.ReadBody
+	echo      = h1test.Echo
+	fieldText = h1test.FieldText
+)
 
 const simple = "GET / HTTP/1.1\r\nHost: a.example\r\n\r\n"

@@ -22,10 +22,10 @@ const (
 func AppendRequestHead(b []byte, r *exchange.Request, expect, closes bool) []byte {
 	b = append(b, r.Method...)
 	b = append(b, ' ')
-	b = appendTarget(b, r.Path)
+	b = exchange.AppendTarget(b, r.Path)
 	if r.HasQuery {
 		b = append(b, '?')
-		b = appendTarget(b, r.Query)
+		b = exchange.AppendTarget(b, r.Query)
 	}
 	b = append(b, " HTTP/1.1\r\n"...)
 	b = appendField(b, "Host", r.Authority)
@@ -118,7 +118,7 @@ func AppendFields(b []byte, h *exchange.Header, skip uint64) []byte {
 	fields := h.Fields()
 	for i := range fields {
 		f := &fields[i]
-		if f.Known.Bit()&skip != 0 || f.Known == exchange.Other && !isToken(f.Name) {
+		if f.Known.Bit()&skip != 0 || f.Known == exchange.Other && !exchange.IsToken(f.Name) {
 			continue
 		}
 		b = appendField(b, f.Name, f.Value)
@@ -143,21 +143,6 @@ func appendLength(b []byte, n int64) []byte {
 	return append(b, "\r\n"...)
 }
 
-// appendTarget appends a part of a request target. Bytes that no target may
-// hold are percent-encoded.
-func appendTarget(b []byte, s string) []byte {
-	n := span(s, inTarget)
-	b = append(b, s[:n]...)
-	for ; n < len(s); n++ {
-		if c := s[n]; class[c]&inTarget != 0 {
-			b = append(b, c)
-		} else {
-			b = append(b, '%', "0123456789ABCDEF"[c>>4], "0123456789ABCDEF"[c&15])
-		}
-	}
-	return b
-}
-
 // AppendChunkHead appends what stands before a chunk's n bytes, n > 0. The
 // CRLF that ends the chunk before it comes with it, so that a chunk can be
 // written with what precedes it; first says that there is none.
@@ -177,7 +162,7 @@ func AppendLastChunk(b []byte, t *exchange.Header, first bool) []byte {
 	b = append(b, "0\r\n"...)
 	fields := t.Fields()
 	for i := range fields {
-		if f := &fields[i]; mayTrail(f) && isToken(f.Name) {
+		if f := &fields[i]; mayTrail(f) && exchange.IsToken(f.Name) {
 			b = appendField(b, f.Name, f.Value)
 		}
 	}

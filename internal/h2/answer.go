@@ -99,7 +99,7 @@ func (t *turn) writeHead(r *exchange.Response, status int, length int64) error {
 	a, k := &t.answer, t.k
 	date := ""
 	if !r.Header.Has(exchange.Date) {
-		date = k.s.dateAt(k.c.Clock())
+		date = k.s.dates.At(k.c.Clock())
 	}
 	k.mu.Lock()
 	a.broken = t.sendHead(96+fieldsSize(&r.Header), false, func(b []byte) []byte {

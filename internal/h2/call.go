@@ -251,9 +251,9 @@ func (a *call) appendHead(b []byte, host string, expect bool) []byte {
 		b = appendIndexed(b, staticPath)
 	} else {
 		path := make([]byte, 0, 256)
-		path = appendTarget(path, r.Path)
+		path = exchange.AppendTarget(path, r.Path)
 		if r.HasQuery {
-			path = appendTarget(append(path, '?'), r.Query)
+			path = exchange.AppendTarget(append(path, '?'), r.Query)
 		}
 		b = append(appendInt(appendLiteral(b, staticPath), 7, 0, len(path)), path...)
 	}

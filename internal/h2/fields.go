@@ -209,7 +209,7 @@ func (b *fieldBlock) request(r *exchange.Request, ended bool) error {
 	if b.cookies > 1 {
 		b.h.SetKnown(exchange.Cookie, strings.Join(b.crumbs, "; "))
 	}
-	if b.pseudo&gotMethod == 0 || !all(b.method, inMethod) {
+	if b.pseudo&gotMethod == 0 || !exchange.IsToken(b.method) {
 		return Malformed(":method is missing or not a token")
 	}
 	r.Proto, r.Method = exchange.HTTP2, b.method
@@ -253,7 +253,7 @@ func (b *fieldBlock) extendedConnect(r *exchange.Request) error {
 		return Malformed(":protocol without CONNECT")
 	case b.pseudo&gotAuthority == 0:
 		return Malformed("no :authority")
-	case !all(b.protocol, inMethod):
+	case !exchange.IsToken(b.protocol):
 		return Malformed(":protocol is not a token")
 	case b.lengths > 0:
 		return Malformed("Content-Length of a tunnel")
@@ -266,7 +266,7 @@ func (b *fieldBlock) extendedConnect(r *exchange.Request) error {
 func (b *fieldBlock) target(r *exchange.Request) error {
 	p := b.path
 	switch {
-	case !all(p, inTarget):
+	case !isTarget(p):
 		return Malformed(":path is not visible ASCII")
 	case p[0] == '/':
 	case p == "*" && b.method == "OPTIONS":
@@ -295,7 +295,7 @@ func (b *fieldBlock) settleAuthority(r *exchange.Request) error {
 	case b.hosts == 1 && !exchange.EqualFold(b.host, b.authority):
 		return Malformed("Host field differs from :authority")
 	}
-	host, ok := splitHost(r.Authority)
+	host, ok := exchange.SplitHost(r.Authority)
 	if !ok {
 		return Malformed(":authority is not a host with an optional port")
 	}
@@ -314,7 +314,7 @@ func (b *fieldBlock) frame(length *int64, ended bool) error {
 	if b.lengths == 0 {
 		return nil
 	}
-	n, ok := parseLength(b.length)
+	n, ok := exchange.ParseLength(b.length)
 	switch {
 	case b.lengths > 1:
 		return Malformed("more than one Content-Length")
@@ -335,7 +335,7 @@ func (b *fieldBlock) response(method string, ended bool) (status int, length int
 		return 0, 0, false, b.bad
 	}
 	s := b.status
-	if len(s) != 3 || s[0] < '1' || s[0] > '5' || !isDigit(s[1]) || !isDigit(s[2]) {
+	if len(s) != 3 || s[0] < '1' || s[0] > '5' || !exchange.IsDigit(s[1]) || !exchange.IsDigit(s[2]) {
 		return 0, 0, false, Malformed(":status is missing or not a number between 100 and 599")
 	}
 	status = int(s[0]-'0')*100 + int(s[1]-'0')*10 + int(s[2]-'0')

@@ -9,6 +9,7 @@ type guard struct {
 	resets budget // streams that were begun for nothing
 	chat   budget // frames that ask for nothing, or for an answer only
 	crumbs budget // DATA that is small because the other end's window is
+	lent   [2]int // bytes of DATA whose window has not come back, for streams and for the connection
 }
 
 const (
@@ -47,6 +48,31 @@ func (g *guard) chatter(n int) error {
 	if !g.chat.spend(n) {
 		return calm("too many frames that bring nothing")
 	}
+	return nil
+}
+
+// lend takes note of n bytes of DATA that were sent.
+func (g *guard) lend(n int) {
+	for i := range g.lent {
+		g.lent[i] = min(g.lent[i]+n, 1<<31-1)
+	}
+}
+
+// windowLeast is how much a window update should give back.
+const windowLeast = 1 << 10
+
+// returned takes note of a window update of n bytes. One that gives back a good
+// part of what was sent costs nothing: after some megabytes there come
+// thousands of them at once.
+func (g *guard) returned(stream uint32, n int) error {
+	lent := &g.lent[0]
+	if stream == 0 {
+		lent = &g.lent[1]
+	}
+	if n < windowLeast || n > *lent {
+		return g.chatter(1)
+	}
+	*lent -= n
 	return nil
 }
 

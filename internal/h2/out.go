@@ -232,6 +232,7 @@ func (s *stream) send(p []byte) error {
 		s.sendWindow -= n
 		l.sendWindow -= n
 		l.guard.chat.earn(chatEarned + n>>10) // some give windows back in small portions
+		l.guard.lend(n)
 		if n >= 4*crumbSize {
 			l.guard.crumbs.earn(1) // the rest of a window may be small
 		}

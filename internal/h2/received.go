@@ -71,7 +71,7 @@ func (l *link) set(s http2.Setting) error {
 }
 
 func (l *link) windowUpdate(f *http2.WindowUpdateFrame) error {
-	if err := l.guard.chatter(1); err != nil {
+	if err := l.guard.returned(f.StreamID, int(f.Increment)); err != nil {
 		return err
 	}
 	if f.StreamID == 0 {

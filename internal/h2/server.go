@@ -35,7 +35,7 @@ type Server struct {
 	Refused func(*exchange.Exchange)
 	Limits  atomic.Pointer[Limits]
 
-	date atomic.Pointer[date]
+	dates exchange.DateText
 
 	mu       sync.Mutex
 	draining bool
@@ -103,22 +103,4 @@ func (s *Server) leave(k *conn) {
 	s.mu.Lock()
 	delete(s.conns, k)
 	s.mu.Unlock()
-}
-
-// date is the value of a Date field for about a second.
-type date struct {
-	at   time.Duration
-	text string
-}
-
-// dateAt returns the value of a Date field (RFC 9110, section 5.6.7) for a
-// time of the connections' clock.
-func (s *Server) dateAt(now time.Duration) string {
-	d := s.date.Load()
-	if d == nil || now >= d.at+time.Second || now < d.at {
-		// The wall clock is read each time, for it may have been set.
-		d = &date{now, time.Now().UTC().Format("Mon, 02 Jan 2006 15:04:05 GMT")}
-		s.date.Store(d)
-	}
-	return d.text
 }

@@ -300,7 +300,7 @@ func (b *builder) parseCondition(in place, at, name string, v *config.ValueMatch
 	c := &condition{in: in, name: name}
 	switch {
 	case in == inQuery: // any text can be the name of a parameter
-	case !isToken(name):
+	case !exchange.IsToken(name):
 		return nil, &fault{field: at, text: fmt.Sprintf("%s %q is not a name that a %[1]s can have", placeNames[in], name)}
 	case in == inHeader && exchange.EqualFold(name, "host"):
 		return nil, &fault{field: at, text: "header " + quote(name) + " is not matched by its value", hint: "use match.host"}
@@ -330,19 +330,6 @@ func (b *builder) parseCondition(in place, at, name string, v *config.ValueMatch
 	return c, nil
 }
 
-// isToken tells the names that methods, header fields and cookies can have
-// (RFC 9110, section 5.6.2).
-func isToken(s string) bool {
-	for i := 0; i < len(s); i++ {
-		c := s[i]
-		alnum := '0' <= c && c <= '9' || 'a' <= c|0x20 && c|0x20 <= 'z'
-		if !alnum && strings.IndexByte("!#$%&'*+-.^_`|~", c) < 0 {
-			return false
-		}
-	}
-	return s != ""
-}
-
 // parseMethods returns the methods that a route takes, nil for all. Names have
 // case (RFC 9110, section 9.1).
 func parseMethods(list config.StringList) ([]string, []*fault) {
@@ -351,7 +338,7 @@ func parseMethods(list config.StringList) ([]string, []*fault) {
 	for i, m := range list {
 		at := fmt.Sprintf("match.methods[%d]", i)
 		switch upper := strings.ToUpper(m); {
-		case !isToken(m):
+		case !exchange.IsToken(m):
 			faults = append(faults, &fault{field: at, text: "method " + quote(m) + " is not a name that a method can have"})
 		case upper != m && slices.Contains(standardMethods[:], upper):
 			faults = append(faults, &fault{field: at, text: "method " + quote(m) + " is not in upper case", hint: "write " + upper})

@@ -51,16 +51,19 @@ type Conn struct {
 	sweeper *Sweeper
 
 	resets      atomic.Bool // Close is to reset
+	stalled     atomic.Bool // a write timed out: there is no room for a last word
 	interrupted atomic.Bool
 	timeout     atomic.Int64 // what SetTimeout was given, in nanoseconds
 	limit       atomic.Int64 // what SetLimit was given, in the sweeper's clock, 0 for none
 	deadline    atomic.Int64 // when the nearer of the two is reached, 0 for never
 	armed       atomic.Int64 // when a wait began that the poller may not end, 0 for none
+	stuck       atomic.Bool  // a write waits for room, and the sweeper looks for progress
 
 	watch    atomic.Int64 // since when the other end is watched, or one of the states below
 	watcher  Watcher
 	grace    atomic.Int64 // how long a half-closed client is waited for, in nanoseconds
 	halfOpen int64        // when the sweeper first saw the other end half-closed
+	queued   int          // what the sweeper last saw of a stuck write's bytes that are still here
 
 	peeked struct { // by WaitReadable, where the socket cannot be asked
 		full bool
@@ -296,7 +299,7 @@ func (c *Conn) writev(p, q, r []byte) error {
 		return nil
 	}
 	c.raw.give(p, q, r)
-	for left := c.raw.left(); ; {
+	for {
 		if c.interrupted.Load() {
 			c.raw.give(nil, nil, nil)
 			return ErrInterrupted
@@ -305,34 +308,42 @@ func (c *Conn) writev(p, q, r []byte) error {
 		if err == nil {
 			return nil
 		}
-		err = c.woken(err)
-		if now := c.raw.left(); errors.Is(err, ErrTimeout) && now < left && !c.Limited() {
-			left = now
-			c.progress()
-		} else if err != nil {
+		if err = c.wokenWriting(err); err != nil {
 			c.raw.give(nil, nil, nil)
 			return err
 		}
 	}
 }
 
+// writeSlowly has the sweeper wake it every tick, for only then net.Conn tells
+// how much went out.
 func (c *Conn) writeSlowly(p []byte) error {
+	c.stuck.Store(true)
+	defer c.stuck.Store(false)
 	for len(p) > 0 {
 		if c.interrupted.Load() {
 			return ErrInterrupted
 		}
 		n, err := c.nc.Write(p)
 		p = p[n:]
-		if err != nil {
-			err = c.woken(err)
-		}
-		if errors.Is(err, ErrTimeout) && n > 0 && !c.Limited() {
+		if n > 0 {
 			c.progress()
-		} else if err != nil {
-			return err
+		}
+		if err != nil {
+			if err = c.wokenWriting(err); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
+}
+
+// wokenWriting is woken for writes, and remembers that the other end stopped.
+func (c *Conn) wokenWriting(err error) error {
+	if err = c.woken(err); errors.Is(err, ErrTimeout) {
+		c.stalled.Store(true)
+	}
+	return err
 }
 
 // WriteRead writes w and then reads into r, which may be the same memory. The
@@ -443,12 +454,19 @@ func (c *Conn) CloseWrite() error {
 	return errors.ErrUnsupported
 }
 
+// lastWord is how long a secure layer may take to say that it has ended.
+const lastWord = 5 * time.Second
+
 // Close closes the connection.
 func (c *Conn) Close() error {
-	c.sweeper.remove(c)
-	if c.over != nil && !c.resets.Load() {
-		return c.over.Close()
+	if c.over != nil && !c.resets.Load() && !c.stalled.Load() {
+		// The sweeper keeps the time until the socket is closed.
+		c.SetTimeout(lastWord)
+		err := c.over.Close()
+		c.sweeper.remove(c)
+		return err
 	}
+	c.sweeper.remove(c)
 	return c.nc.Close()
 }
 
@@ -502,12 +520,16 @@ func addrPort(a net.Addr) netip.AddrPort {
 type socket struct{ c *Conn }
 
 func (s socket) Read(p []byte) (int, error)       { return s.c.read(p) }
-func (s socket) Close() error                     { return s.c.nc.Close() }
 func (s socket) LocalAddr() net.Addr              { return s.c.nc.LocalAddr() }
 func (s socket) RemoteAddr() net.Addr             { return s.c.nc.RemoteAddr() }
 func (s socket) SetDeadline(time.Time) error      { return nil }
 func (s socket) SetReadDeadline(time.Time) error  { return nil }
 func (s socket) SetWriteDeadline(time.Time) error { return nil }
+
+func (s socket) Close() error {
+	s.c.sweeper.remove(s.c)
+	return s.c.nc.Close()
+}
 
 func (s socket) Write(p []byte) (int, error) {
 	if err := s.c.writev(p, nil, nil); err != nil {

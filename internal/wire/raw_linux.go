@@ -2,6 +2,7 @@ package wire
 
 import (
 	"io"
+	"math"
 	"net"
 	"os"
 	"syscall"
@@ -210,15 +211,12 @@ func (r *raw) give(p, q, s []byte) {
 	r.pending[0], r.pending[1], r.pending[2] = p, q, s
 }
 
-// left returns how many bytes flush still has to write.
-func (r *raw) left() int {
-	return len(r.pending[0]) + len(r.pending[1]) + len(r.pending[2])
-}
-
 // flush writes what was given. After an error that means to try again, it goes
 // on where it was.
 func (r *raw) flush() error {
-	if err := r.rc.Write(r.writeFn); err != nil {
+	err := r.rc.Write(r.writeFn)
+	r.unstuck()
+	if err != nil {
 		return err
 	}
 	if r.werr != 0 {
@@ -227,9 +225,26 @@ func (r *raw) flush() error {
 	return nil
 }
 
-// tryWrite answers false when the socket has no room.
+// unstuck says that no write waits.
+func (r *raw) unstuck() {
+	if r.c.stuck.Load() {
+		r.c.stuck.Store(false)
+	}
+}
+
+// queued returns how many written bytes the other end has not taken yet.
+func (r *raw) queued() int {
+	n, err := unix.IoctlGetInt(r.fd, unix.SIOCOUTQ)
+	if err != nil {
+		return math.MaxInt // there is no telling, and so no progress
+	}
+	return n
+}
+
+// tryWrite answers false when the socket has no room. Whoever waits for room
+// has had progress when some of it went out.
 func (r *raw) tryWrite(fd uintptr) bool {
-	for {
+	for moved := false; ; moved = true {
 		n, one := 0, []byte(nil)
 		for _, p := range r.pending {
 			if len(p) > 0 {
@@ -250,6 +265,10 @@ func (r *raw) tryWrite(fd uintptr) bool {
 		case 0:
 			r.wrote(wrote)
 		case syscall.EAGAIN:
+			if moved {
+				r.c.progress()
+			}
+			r.c.stuck.Store(true)
 			return false
 		default:
 			return true
@@ -341,7 +360,7 @@ func sysWritev(fd uintptr, pieces *[3][]byte) (int, syscall.Errno) {
 
 func sysPeek(fd uintptr, b *[1]byte) (int, syscall.Errno) {
 	for {
-		n, _, errno := syscall.RawSyscall6(syscall.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(b)), 1,
+		n, _, errno := syscall.RawSyscall6(unix.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(b)), 1,
 			syscall.MSG_PEEK|syscall.MSG_DONTWAIT, 0, 0)
 		if errno == 0 {
 			return int(n), 0

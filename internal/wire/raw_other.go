@@ -19,9 +19,9 @@ func (r *raw) readEach(func(*Buffer, int) bool) error     { return errNoRaw }
 func (r *raw) waitReadable() error                        { return errNoRaw }
 func (r *raw) readable() bool                             { return true }
 func (r *raw) give(_, _, _ []byte)                        {}
-func (r *raw) left() int                                  { return 0 }
 func (r *raw) flush() error                               { return errNoRaw }
 func (r *raw) writeRead(w, _ []byte) ([]byte, int, error) { return w, 0, errNoRaw }
+func (r *raw) queued() int                                { return 0 }
 func (r *raw) shutdown()                                  {}
 func (r *raw) quiet(bool) (bool, error)                   { return true, nil }
 

@@ -150,6 +150,9 @@ func (c *Conn) spliceOut(p *pipe, most int, more bool) (int, error) {
 	var errno syscall.Errno
 	try := func(fd uintptr) bool {
 		n, errno = sysSplice(p.fds[0], int(fd), most, flags)
+		if errno == syscall.EAGAIN {
+			c.stuck.Store(true)
+		}
 		return errno != syscall.EAGAIN
 	}
 	for {
@@ -157,13 +160,14 @@ func (c *Conn) spliceOut(p *pipe, most int, more bool) (int, error) {
 			return 0, ErrInterrupted
 		}
 		err := c.raw.rc.Write(try)
+		c.raw.unstuck()
 		switch {
 		case err == nil && errno != 0:
 			return 0, os.NewSyscallError("splice", errno)
 		case err == nil:
 			return n, nil
 		}
-		if err = c.woken(err); err != nil {
+		if err = c.wokenWriting(err); err != nil {
 			return 0, err
 		}
 	}

@@ -85,6 +85,9 @@ func (s *Sweeper) sweep(now int64, p *poller) {
 		sh := &s.shards[i]
 		sh.mu.Lock()
 		for _, c := range sh.conns {
+			if c.stuck.Load() {
+				c.unstick()
+			}
 			if d := c.deadline.Load(); d != 0 && now >= d {
 				c.wake()
 			}
@@ -103,6 +106,24 @@ func (s *Sweeper) sweep(now int64, p *poller) {
 		// numbers from meaning something else.
 		p.poll(now)
 		sh.mu.Unlock()
+	}
+}
+
+// unstick looks whether a write that waits for room has progress. The kernel
+// wakes a writer only when a good part of a buffer is free, which may be
+// megabytes: a slow reader would seem to have stopped.
+func (c *Conn) unstick() {
+	if c.raw == nil {
+		c.wake() // only the write itself can tell how far it is
+		return
+	}
+	before := c.queued
+	if c.queued = c.raw.queued(); c.queued >= before {
+		return
+	}
+	// Whoever writes may set another deadline at this moment: his holds.
+	if d := c.deadline.Load(); d != 0 {
+		c.deadline.CompareAndSwap(d, c.due())
 	}
 }
 

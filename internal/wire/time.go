@@ -5,8 +5,8 @@ import "time"
 // SetTimeout makes reads and writes fail with ErrTimeout once d has passed
 // without progress; 0 takes the limit away. It is a store and no timer: the
 // sweeper looks every Tick, so a timeout comes up to two ticks late and never
-// early. The time begins anew with every step of Splice, and when it has passed
-// while a part of a write went out.
+// early. The time begins anew with every step of Splice, and with every part of
+// a write that goes out.
 func (c *Conn) SetTimeout(d time.Duration) {
 	if c.timeout.Load() != int64(d) { // a load is cheaper than a store
 		c.timeout.Store(int64(d))
@@ -32,14 +32,17 @@ func (c *Conn) Limited() bool {
 }
 
 // progress begins the time of SetTimeout anew.
-func (c *Conn) progress() {
+func (c *Conn) progress() { c.deadline.Store(c.due()) }
+
+// due returns the deadline of a time that begins now.
+func (c *Conn) due() int64 {
 	at := c.limit.Load()
 	if d := c.timeout.Load(); d > 0 {
 		if t := c.sweeper.now.Load() + d + int64(Tick); at == 0 || t < at {
 			at = t
 		}
 	}
-	c.deadline.Store(at)
+	return at
 }
 
 // SetPace makes Splice from this connection fail with ErrTimeout when, after

@@ -243,21 +243,24 @@ func TestTimeoutEndsReadAndWrite(t *testing.T) {
 
 func TestSlowReaderIsWrittenTo(t *testing.T) {
 	everyPair(t, func(t *testing.T, a, b *Conn) {
-		a.SetTimeout(3 * Tick)
+		a.SetTimeout(20 * Tick)
 		want := make([]byte, 8<<20)
 		done := make(chan error, 1)
 		go func() {
 			_, err := a.Write(want)
+			if err != nil {
+				a.Close() // nobody waits for the rest
+			}
 			done <- err
 		}()
 		p := make([]byte, 1<<20)
 		for got, reads := 0, 0; got < len(want); reads++ {
-			if reads < 5 {
-				time.Sleep(2 * Tick) // in all far more than the timeout
+			if reads < 3 {
+				time.Sleep(10 * Tick) // in all more than the timeout
 			}
 			n, err := b.Read(p)
 			if err != nil {
-				t.Fatal(err)
+				t.Fatal(err, <-done)
 			}
 			got += n
 		}

@@ -9,6 +9,7 @@ import (
 	"math"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"reflect"
 	"slices"
 	"strings"
@@ -363,7 +364,7 @@ func TestFlags(t *testing.T) {
 		t.Errorf("got %+v, %v", o, err)
 	}
 	for _, wrong := range [][]string{
-		{"-proxies", "apache"}, {"-run", "("}, {"extra"}, {"-rounds", "-1"}, {"-reloads", "1"}, {"-nothing"},
+		{"-proxies", "apache"}, {"-proxies", "go"}, {"-run", "("}, {"extra"}, {"-rounds", "-1"}, {"-reloads", "1"}, {"-nothing"},
 	} {
 		if _, err := parseFlags(wrong, io.Discard); err == nil {
 			t.Errorf("%v was taken", wrong)
@@ -448,4 +449,21 @@ func TestLoadsAgainstTheUpstream(t *testing.T) {
 			t.Error("an ended tunnel is no error")
 		}
 	})
+}
+
+// The peer hands on what the load sends, over connections that are kept.
+func TestPeer(t *testing.T) {
+	b := &bench{port: 31500}
+	address := b.freeAddress()
+	serve, err := listenUpstream(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go serve() // until the tests end
+	peer := httptest.NewServer(peerProxy(address))
+	defer peer.Close()
+	r, err := transfer{connections: 2, down: 1000}.run(t.Context(), peer.Listener.Addr().String(), 50*time.Millisecond)
+	if err != nil || r.failed != 0 || r.requests == 0 || r.bytes != r.requests*1000 {
+		t.Fatalf("got %+v, %v", r, err)
+	}
 }

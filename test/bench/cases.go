@@ -28,6 +28,7 @@ func cases() []benchCase {
 			"plain", "an answer of 488 bytes, 64 keep-alive connections, as fast as it goes",
 			saturated(site{}, "/", budget{Subject: "gatehouse", Metric: cpuPerRequest, Against: "nginx", AtMost: 0.95}),
 		},
+		{"beside-go", "the same beside a proxy made of Go's own net/http and httputil that does nothing else", besideGo},
 		{"half-rate", "the same at a fixed rate, half of what the slowest of them can do", halfRate},
 		{"close", "the same with a new connection for each request", closing},
 		{"down-1KiB", "answers of 1 KiB", saturated(site{}, "/bytes/1024")},
@@ -38,7 +39,7 @@ func cases() []benchCase {
 		{"up-1GiB", "requests of 1 GiB, one after the other; growth has to stay flat", bodies(transfer{connections: 1, up: gib}, flat...)},
 		{"idle", "idle keep-alive connections, each of which has had an answer", idle(site{}, 6<<10)},
 		{
-			"everything", "request id, access log to a file, header rules and metrics in gatehouse; the others do none of it",
+			"everything", "API key, rate limit, request id, access log to a file, header rules and metrics in gatehouse; the others do none of it",
 			saturated(site{Everything: true}, "/", budget{Subject: "gatehouse", Metric: cpuPerRequest, Against: "nginx", AtMost: 1.10}),
 		},
 		{"routes", "gatehouse with 10 and with 10,000 routes, asked for in turn", routes},

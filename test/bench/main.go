@@ -26,11 +26,12 @@ import (
 )
 
 // First arguments of the processes that play a part in the measurement: the
-// upstream, the gRPC service, an attack.
+// upstream, the gRPC service, an attack, a proxy of Go's own.
 const (
 	upstreamMode = "serve-upstream"
 	serviceMode  = "serve-calls"
 	floodMode    = "serve-flood"
+	peerMode     = "serve-peer"
 )
 
 // options are the flags.
@@ -83,6 +84,8 @@ func play(args []string) (played bool, err error) {
 		return true, serveCalls(args[1])
 	case len(args) == 3 && args[0] == floodMode:
 		return true, serveFlood(args[1], args[2])
+	case len(args) == 3 && args[0] == peerMode:
+		return true, servePeer(args[1], args[2])
 	}
 	return false, nil
 }
@@ -155,7 +158,7 @@ func parseFlags(args []string, stderr io.Writer) (options, error) {
 	}
 	o.proxies = strings.Split(*proxies, ",")
 	for _, name := range o.proxies {
-		if productNamed(name) == nil {
+		if p := productNamed(name); p == nil || p.own {
 			return wrong("-proxies: there is no product %q", name)
 		}
 	}

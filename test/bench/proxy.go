@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net"
@@ -24,7 +25,8 @@ type product struct {
 	program string   // looked up in PATH; empty for the gatehouse under test
 	version []string // arguments that print the version
 	config  string   // template over site
-	args    []string // to run with $CONFIG, in the folder $DIR
+	args    []string // to run with $CONFIG, in the folder $DIR, from $ADDRESS to $UPSTREAM
+	own     bool     // this program plays it
 }
 
 // site is what the template of a configuration sees.
@@ -42,8 +44,10 @@ type site struct {
 	Root        bool   // whether it runs as root
 	Engine      string // gatehouse: the HTTP engine
 	// Everything turns on what a gateway usually does for each request. The
-	// other products ignore it and stay bare.
+	// other products ignore it and stay bare. Key is the hash of its consumer's
+	// key.
 	Everything bool
+	Key        string
 	Routes     []string // gatehouse: prefixes to route, instead of everything
 	Mark       string   // gatehouse: the answer of one more route, /mark, by which a reload is seen
 	PoolIdle   string   // gatehouse: how long idle connections to the upstream are kept
@@ -70,6 +74,7 @@ func products() []*product {
 			name: "gatehouse-std", version: []string{"version"}, config: gatehouseConfig,
 			args: []string{"run", "-c", "$CONFIG"},
 		},
+		{name: "go", own: true, args: []string{peerMode, "$ADDRESS", "$UPSTREAM"}},
 	}
 }
 
@@ -174,9 +179,13 @@ upstreams:
 {{if .Everything -}}
 observe:
   access_log: { output: "{{.Dir}}/access.log" }
+consumers:
+  - { name: shop, credentials: [{ api_key: { hash: "{{.Key}}" } }] }
 policies:
   - request_id: {}
   - access_log: {}
+  - api_key: {}
+  - rate_limit: { limit: 1000000/s, by: consumer }
   - headers:
       request: { set: { X-Region: eu-1 }, remove: [X-Debug] }
       response: { set: { X-Frame-Options: DENY }, remove: [X-Version] }
@@ -208,7 +217,7 @@ type running struct {
 func (b *bench) startProxy(ctx context.Context, p *product, s site, path string) (*running, error) {
 	s.Address, s.Admin = b.freeAddress(), b.freeAddress()
 	s.Upstream, s.Workers, s.Descriptors = b.upstream, len(b.cpus.proxy), b.descriptors
-	s.Certificate = b.certificate
+	s.Certificate, s.Key = b.certificate, hashOf(apiKey)
 	if s.GRPC {
 		s.Upstream = b.service
 	}
@@ -226,11 +235,17 @@ func (b *bench) startProxy(ctx context.Context, p *product, s site, path string)
 	if err := r.writeConfig(s); err != nil {
 		return nil, err
 	}
-	args := []string{b.program(p)}
-	for _, a := range p.args {
-		args = append(args, strings.NewReplacer("$DIR", s.Dir, "$CONFIG", r.config).Replace(a))
+	program, err := b.program(p), error(nil)
+	if p.own {
+		program, err = os.Executable()
 	}
-	var err error
+	if err != nil {
+		return nil, fmt.Errorf("starting %s: %w", p.name, err)
+	}
+	args := []string{program}
+	for _, a := range p.args {
+		args = append(args, strings.NewReplacer("$DIR", s.Dir, "$CONFIG", r.config, "$ADDRESS", s.Address, "$UPSTREAM", s.Upstream).Replace(a))
+	}
 	if r.process, err = startProcess(b.dir, name, b.cpus.proxy, args...); err != nil {
 		return nil, err
 	}
@@ -239,6 +254,14 @@ func (b *bench) startProxy(ctx context.Context, p *product, s site, path string)
 		return nil, err
 	}
 	return r, nil
+}
+
+// apiKey is what the load proves its identity with where that is asked for.
+const apiKey = "a-key-of-the-shop-that-is-long-enough"
+
+// hashOf returns a key as a configuration has it.
+func hashOf(key string) string {
+	return fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(key)))
 }
 
 // writeConfig puts the configuration for s in the place of the current one, at
