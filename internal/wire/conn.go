@@ -55,6 +55,7 @@ type Conn struct {
 	timeout     atomic.Int64 // what SetTimeout was given, in nanoseconds
 	limit       atomic.Int64 // what SetLimit was given, in the sweeper's clock, 0 for none
 	deadline    atomic.Int64 // when the nearer of the two is reached, 0 for never
+	look        atomic.Int64 // when a write that waits tries again, 0 when none does
 	armed       atomic.Int64 // when a wait began that the poller may not end, 0 for none
 
 	watch    atomic.Int64 // since when the other end is watched, or one of the states below
@@ -296,9 +297,20 @@ func (c *Conn) writev(p, q, r []byte) error {
 		return nil
 	}
 	c.raw.give(p, q, r)
-	for left := c.raw.left(); ; {
+	err := c.flush()
+	if c.raw.waited {
+		c.look.Store(0)
+	}
+	if err != nil {
+		c.raw.give(nil, nil, nil)
+	}
+	return err
+}
+
+// flush writes what raw was given.
+func (c *Conn) flush() error {
+	for {
 		if c.interrupted.Load() {
-			c.raw.give(nil, nil, nil)
 			return ErrInterrupted
 		}
 		err := c.raw.flush()
@@ -306,11 +318,7 @@ func (c *Conn) writev(p, q, r []byte) error {
 			return nil
 		}
 		err = c.woken(err)
-		if now := c.raw.left(); errors.Is(err, ErrTimeout) && now < left && !c.Limited() {
-			left = now
-			c.progress()
-		} else if err != nil {
-			c.raw.give(nil, nil, nil)
+		if err != nil && (!errors.Is(err, ErrTimeout) || c.Limited() || !c.raw.moves()) {
 			return err
 		}
 	}

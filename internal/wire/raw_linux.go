@@ -34,6 +34,7 @@ type raw struct {
 
 	pending [3][]byte // what flush still has to write
 	werr    syscall.Errno
+	waited  bool // for the socket to have room for it
 
 	pipe *pipe // of a Splice from this socket
 	most int   // how many bytes it may take
@@ -208,11 +209,15 @@ func (r *raw) tryEach(fd uintptr) bool {
 // give says what flush is to write.
 func (r *raw) give(p, q, s []byte) {
 	r.pending[0], r.pending[1], r.pending[2] = p, q, s
+	r.waited = false
 }
 
-// left returns how many bytes flush still has to write.
-func (r *raw) left() int {
-	return len(r.pending[0]) + len(r.pending[1]) + len(r.pending[2])
+// moves reports whether the socket takes more of what was given after all: the
+// poller tells of room only when a third of its buffer is free.
+func (r *raw) moves() bool {
+	left := len(r.pending[0]) + len(r.pending[1]) + len(r.pending[2])
+	err := r.rc.Control(func(fd uintptr) { r.tryWrite(fd) })
+	return err == nil && len(r.pending[0])+len(r.pending[1])+len(r.pending[2]) < left
 }
 
 // flush writes what was given. After an error that means to try again, it goes
@@ -229,6 +234,7 @@ func (r *raw) flush() error {
 
 // tryWrite answers false when the socket has no room.
 func (r *raw) tryWrite(fd uintptr) bool {
+	moved := false
 	for {
 		n, one := 0, []byte(nil)
 		for _, p := range r.pending {
@@ -249,7 +255,15 @@ func (r *raw) tryWrite(fd uintptr) bool {
 		switch r.werr {
 		case 0:
 			r.wrote(wrote)
+			if moved = true; r.waited {
+				r.c.progress()
+			}
 		case syscall.EAGAIN:
+			if moved {
+				r.c.progress()
+			}
+			r.waited = true
+			r.c.lookAgain()
 			return false
 		default:
 			return true

@@ -8,7 +8,7 @@ import (
 )
 
 // raw does not exist here, newRaw never makes one: net.Conn does all the work.
-type raw struct{}
+type raw struct{ waited bool }
 
 var errNoRaw = errors.New("raw access to sockets is for linux only")
 
@@ -19,7 +19,7 @@ func (r *raw) readEach(func(*Buffer, int) bool) error     { return errNoRaw }
 func (r *raw) waitReadable() error                        { return errNoRaw }
 func (r *raw) readable() bool                             { return true }
 func (r *raw) give(_, _, _ []byte)                        {}
-func (r *raw) left() int                                  { return 0 }
+func (r *raw) moves() bool                                { return false }
 func (r *raw) flush() error                               { return errNoRaw }
 func (r *raw) writeRead(w, _ []byte) ([]byte, int, error) { return w, 0, errNoRaw }
 func (r *raw) shutdown()                                  {}

@@ -150,8 +150,13 @@ func (c *Conn) spliceOut(p *pipe, most int, more bool) (int, error) {
 	var errno syscall.Errno
 	try := func(fd uintptr) bool {
 		n, errno = sysSplice(p.fds[0], int(fd), most, flags)
-		return errno != syscall.EAGAIN
+		if errno == syscall.EAGAIN {
+			c.lookAgain()
+			return false
+		}
+		return true
 	}
+	defer c.look.Store(0)
 	for {
 		if c.interrupted.Load() {
 			return 0, ErrInterrupted
@@ -163,7 +168,13 @@ func (c *Conn) spliceOut(p *pipe, most int, more bool) (int, error) {
 		case err == nil:
 			return n, nil
 		}
-		if err = c.woken(err); err != nil {
+		err = c.woken(err)
+		if errors.Is(err, ErrTimeout) && !c.Limited() {
+			if e := c.raw.rc.Control(func(fd uintptr) { try(fd) }); e == nil && errno == 0 {
+				return n, nil // the poller had not told of the room
+			}
+		}
+		if err != nil {
 			return 0, err
 		}
 	}

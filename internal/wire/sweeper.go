@@ -87,6 +87,8 @@ func (s *Sweeper) sweep(now int64, p *poller) {
 		for _, c := range sh.conns {
 			if d := c.deadline.Load(); d != 0 && now >= d {
 				c.wake()
+			} else if d := c.look.Load(); d != 0 && now >= d {
+				c.wake()
 			}
 			if c.raw == nil {
 				continue

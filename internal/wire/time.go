@@ -5,8 +5,8 @@ import "time"
 // SetTimeout makes reads and writes fail with ErrTimeout once d has passed
 // without progress; 0 takes the limit away. It is a store and no timer: the
 // sweeper looks every Tick, so a timeout comes up to two ticks late and never
-// early. The time begins anew with every step of Splice, and when it has passed
-// while a part of a write went out.
+// early. The time begins anew with every step of Splice, and whenever the other
+// end has taken a part of a write that did not fit into the socket.
 func (c *Conn) SetTimeout(d time.Duration) {
 	if c.timeout.Load() != int64(d) { // a load is cheaper than a store
 		c.timeout.Store(int64(d))
@@ -40,6 +40,17 @@ func (c *Conn) progress() {
 		}
 	}
 	c.deadline.Store(at)
+}
+
+// looks is how many times within a timeout a write that waits looks whether the
+// other end has taken something.
+const looks = 8
+
+// lookAgain has who waits to write woken, so that it tries again.
+func (c *Conn) lookAgain() {
+	if d := c.timeout.Load(); d > 0 {
+		c.look.Store(c.sweeper.now.Load() + max(d/looks, int64(Tick)))
+	}
 }
 
 // SetPace makes Splice from this connection fail with ErrTimeout when, after
