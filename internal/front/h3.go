@@ -50,11 +50,9 @@ type h3settings struct {
 }
 
 const (
-	// h3Streams is how many requests of one connection run at a time.
-	h3Streams = 100
 	// Windows are small, for a body that nobody reads fills them.
 	h3StreamWindow = 64 << 10
-	h3StreamMost   = 256 << 10
+	h3StreamMost   = 128 << 10
 	h3ConnWindow   = 256 << 10
 	h3ConnMost     = 1 << 20
 	// h3Farewell is how long a client has to hear that its connection ends.
@@ -117,13 +115,13 @@ func (s *h3settings) quic() *quic.Config {
 		// A handshake may take twice as long in all.
 		HandshakeIdleTimeout: s.set.HandshakeTimeout() / 2,
 		// This is about packets. They are exchanged while requests run, however
-		// little these have to say; http3 itself ends connections that have none.
+		// little these have to say; rest ends connections that have none.
 		MaxIdleTimeout:  idle,
 		KeepAlivePeriod: idle / 3,
 
 		InitialStreamReceiveWindow: h3StreamWindow, MaxStreamReceiveWindow: h3StreamMost,
 		InitialConnectionReceiveWindow: h3ConnWindow, MaxConnectionReceiveWindow: h3ConnMost,
-		MaxIncomingStreams: h3Streams, MaxIncomingUniStreams: 8,
+		MaxIncomingStreams: int64(s.cfg.Limits.Streams), MaxIncomingUniStreams: 8,
 		Allow0RTT: s.cfg.TLS.EarlyData,
 	}
 }
@@ -167,7 +165,10 @@ func (h *h3) connection(conn *quic.Conn) {
 		}
 	}
 	k := &h3conn{h: h, conn: conn, client: h.l.describe(conn.RemoteAddr(), conn.LocalAddr(), s.cfg)}
-	k.server = &http3.Server{Handler: k, MaxHeaderBytes: s.limits.HeaderBytes, IdleTimeout: s.limits.IdleTimeout}
+	// What is not much too large is refused by us: http3 tells nobody.
+	k.server = &http3.Server{Handler: k, MaxHeaderBytes: 2 * s.limits.HeaderBytes}
+	k.rest()
+	defer k.rested.Stop()
 	h.l.begin3()
 	defer h.l.end3()
 	s.meter.Opened(k.client.Shard)
@@ -235,11 +236,41 @@ type h3conn struct {
 	server *http3.Server
 	once   sync.Once // of draining
 
+	rested *time.Timer // ends the connection when no request has run for the idle time
+
 	mu      sync.Mutex
 	facts   *exchange.Client // with what is known of TLS once the handshake is complete
 	running int
 	served  int
+	quiet   int64 // since when no request runs
 	drained bool
+}
+
+// rest begins the idle time. It is about requests: http3 has an idle time of
+// its own, which a stream prevents whose head never comes.
+func (k *h3conn) rest() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.quiet = exchange.Now()
+	if d := k.h.now.Load().limits.IdleTimeout; k.rested == nil {
+		k.rested = time.AfterFunc(d, k.look)
+	} else {
+		k.rested.Reset(d)
+	}
+}
+
+// look ends the connection when the idle time has passed.
+func (k *h3conn) look() {
+	k.mu.Lock()
+	left := k.h.now.Load().limits.IdleTimeout - time.Duration(exchange.Now()-k.quiet)
+	idle := k.running == 0
+	if idle && left > 0 {
+		k.rested.Reset(left) // the limit was raised, or a request ran since
+	}
+	k.mu.Unlock()
+	if idle && left <= 0 {
+		k.end()
+	}
 }
 
 // drain sends GOAWAY (RFC 9114, section 5.2), and ends the connection when its
@@ -299,8 +330,12 @@ func (k *h3conn) leave() {
 	most := k.h.now.Load().limits.RequestsPerConn
 	k.mu.Lock()
 	k.running--
-	over, idle := most > 0 && k.served >= most, k.drained && k.running == 0
+	over, last := most > 0 && k.served >= most, k.running == 0
+	idle := last && k.drained
 	k.mu.Unlock()
+	if last {
+		k.rest()
+	}
 	switch {
 	case idle:
 		k.farewell()

@@ -152,8 +152,12 @@ func TestHTTP3Refuses(t *testing.T) {
 		"odd expectations": {417, "GET", nil, func(q *http.Request) { q.Header.Set("Expect", "more") }},
 	} {
 		t.Run(name, func(t *testing.T) {
+			before := len(r.refusals())
 			if res, _ := c.do(f.method, "/", f.body, f.change); res.StatusCode != f.status {
 				t.Errorf("status %d, want %d", res.StatusCode, f.status)
+			}
+			if f.body == nil && len(r.refusals()) != before+1 {
+				t.Errorf("reported: %q", r.refusals())
 			}
 		})
 	}
