@@ -65,7 +65,7 @@ type engine interface {
 }
 
 func listen(address string, o *Options) (*listener, error) {
-	ln, err := open(address)
+	ln, err := open(address, false)
 	if err != nil {
 		return nil, err
 	}
@@ -81,7 +81,8 @@ func newListener(ln net.Listener, o *Options) *listener {
 	return l
 }
 
-func open(address string) (net.Listener, error) {
+// open opens a socket, and lets it have a port that another one shares.
+func open(address string, shared bool) (net.Listener, error) {
 	// Accepted sockets inherit keep-alive from the listening one on Linux;
 	// setting it on each would cost four system calls a connection.
 	lc := net.ListenConfig{KeepAlive: -1, Control: func(_, _ string, rc syscall.RawConn) error {
@@ -90,6 +91,9 @@ func open(address string) (net.Listener, error) {
 			err = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_KEEPALIVE, 1)
 		}); e != nil {
 			return e
+		}
+		if shared {
+			err = errors.Join(err, portShared(rc, true))
 		}
 		return err
 	}}
