@@ -188,6 +188,7 @@ func (l *listener) accept() {
 	// The only error is that it was closed before.
 	defer func() { _ = l.ln.Close() }()
 	var pause time.Duration
+	var trouble complaint
 	for l.vacancy() {
 		nc, err := l.ln.Accept()
 		switch {
@@ -200,10 +201,34 @@ func (l *listener) accept() {
 			// Descriptors or memory ran short, or the client left the queue.
 			// Connections wait in the kernel while this pauses.
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
-			l.o.Log.Warn("could not accept a connection", "listener", l.name(), "error", err, "pause", pause)
+			l.settings.Load().meter.Unaccepted()
+			if n := trouble.due(time.Now()); n > 0 {
+				l.o.Log.Warn("connections cannot be accepted, they wait", "listener", l.name(), "error", err, "attempts", n)
+			}
 			l.pause(pause)
 		}
 	}
+}
+
+// complaint keeps what goes wrong again and again from filling the log.
+type complaint struct {
+	last time.Time // when it was told
+	n    int       // how often it happened since
+}
+
+// complaints is how long nothing more is said of a trouble that was told.
+const complaints = time.Minute
+
+// due notes that it happened, and returns how often since it was last told, 0
+// when it is not to be told again yet.
+func (c *complaint) due(now time.Time) (n int) {
+	c.n++
+	if !c.last.IsZero() && now.Sub(c.last) < complaints {
+		return 0
+	}
+	n = c.n
+	*c = complaint{last: now}
+	return n
 }
 
 // vacancy waits until the listener may have one more connection. It reports
