@@ -33,6 +33,8 @@ type h3 struct {
 	now       atomic.Pointer[h3settings]
 	ctx       context.Context // ends when connections are cut
 	cancel    context.CancelFunc
+	open      atomic.Int64 // connections, those in their handshake too
+	begun     atomic.Int64 // those of them that are served
 
 	mu       sync.Mutex
 	draining bool
@@ -55,6 +57,11 @@ const (
 	h3StreamMost   = 128 << 10
 	h3ConnWindow   = 256 << 10
 	h3ConnMost     = 1 << 20
+	// h3Wary is how many handshakes run before clients have to show that they
+	// are where they say, by a Retry (RFC 9000, section 8.1.2): who forges
+	// addresses could else have any number begun. h3Young is how many run.
+	h3Wary  = 100
+	h3Young = 1000
 	// h3Farewell is how long a client has to hear that its connection ends.
 	h3Farewell = 250 * time.Millisecond
 )
@@ -84,11 +91,15 @@ func newH3(l *listener, pc *net.UDPConn, s *h3settings) (*h3, error) {
 	h.ctx, h.cancel = context.WithCancel(context.Background())
 	h.now.Store(s)
 	h.transport.ConnContext = func(ctx context.Context, _ *quic.ClientInfo) (context.Context, error) {
-		if !l.room3() {
+		young := h.young()
+		if young >= h3Young || !l.room3(young) {
 			return nil, errFull
 		}
+		h.open.Add(1)
+		context.AfterFunc(ctx, func() { h.open.Add(-1) })
 		return ctx, nil
 	}
+	h.transport.VerifySourceAddress = func(net.Addr) bool { return h.young() >= h3Wary }
 	var err error
 	h.accepting, err = h.transport.ListenEarly(&tls.Config{
 		MinVersion: tls.VersionTLS13, NextProtos: []string{http3.NextProtoH3},
@@ -105,6 +116,9 @@ func newH3(l *listener, pc *net.UDPConn, s *h3settings) (*h3, error) {
 	}
 	return h, nil
 }
+
+// young returns how many connections are in their handshake.
+func (h *h3) young() int { return int(max(h.open.Load()-h.begun.Load(), 0)) }
 
 var errFull = errors.New("the listener has as many connections as it may have")
 
@@ -171,6 +185,8 @@ func (h *h3) connection(conn *quic.Conn) {
 	defer k.rested.Stop()
 	h.l.begin3()
 	defer h.l.end3()
+	h.begun.Add(1)
+	context.AfterFunc(conn.Context(), func() { h.begun.Add(-1) })
 	s.meter.Opened(k.client.Shard)
 	defer s.meter.Closed(k.client.Shard)
 	h.mu.Lock()
@@ -369,12 +385,13 @@ func (l *listener) configureQUIC(cfg *config.Listener, set *certs.Set, fresh *h3
 	}
 }
 
-// room3 tells whether the listener may have one more connection.
-func (l *listener) room3() bool {
+// room3 tells whether the listener may have one more connection beside those
+// that are in their handshake.
+func (l *listener) room3(young int) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	most := l.settings.Load().cfg.Limits.Connections
-	return !l.closed && (most == 0 || l.total < most)
+	return !l.closed && (most == 0 || l.total+young < most)
 }
 
 func (l *listener) begin3() {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
+	"sync"
 	"testing"
 	"time"
 
@@ -116,5 +118,72 @@ func TestHTTP3StalledBody(t *testing.T) {
 	// A frame's worth may wait on this side.
 	if sent -= taken; sent < 32<<10 || sent > 128<<10+4<<10 {
 		t.Errorf("%d bytes were taken that nobody reads", sent)
+	}
+}
+
+// unheard is a client's socket that sends, and hears nothing.
+type unheard struct {
+	net.PacketConn
+	once  sync.Once
+	spoke chan<- struct{}
+	over  <-chan struct{}
+}
+
+func (u *unheard) WriteTo(p []byte, to net.Addr) (int, error) {
+	n, err := u.PacketConn.WriteTo(p, to)
+	u.once.Do(func() { u.spoke <- struct{}{} })
+	return n, err
+}
+
+func (u *unheard) ReadFrom([]byte) (int, net.Addr, error) {
+	<-u.over
+	return 0, nil, net.ErrClosed
+}
+
+// However many handshakes are begun by who does not hear the answers, few are
+// held, and others can connect.
+func TestHTTP3ForgedAddresses(t *testing.T) {
+	r := newRig(t, listener3(), echo)
+	to, err := net.ResolveUDPAddr("udp", r.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conf := trusting()
+	conf.NextProtos = []string{"h3"}
+	ctx, cancel := context.WithCancel(context.Background())
+	over, spoke := make(chan struct{}), make(chan struct{})
+	var dials sync.WaitGroup
+	defer func() {
+		cancel()
+		close(over)
+		dials.Wait()
+	}()
+	for range 3 * h3Wary / 2 {
+		pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		transport := &quic.Transport{Conn: &unheard{PacketConn: pc, spoke: spoke, over: over}}
+		dials.Go(func() {
+			if conn, err := transport.Dial(ctx, to, conf, nil); err == nil {
+				t.Errorf("connected %v", conn.LocalAddr())
+			}
+			pc.Close()
+			<-over
+			transport.Close()
+		})
+		<-spoke
+	}
+	if res, _ := r.dial3(t).do("GET", "/", nil, nil); res.StatusCode != 200 {
+		t.Error(res)
+	}
+	// It came after the others, and found them as they are.
+	h := r.f.open[r.cfg.Address+" "+r.cfg.Name].quic
+	if n := h.young(); n < h3Wary/2 || n > h3Wary {
+		t.Errorf("%d handshakes are held", n)
+	}
+	// They would be waited for until they are late.
+	if err := h.transport.Close(); err != nil {
+		t.Error(err)
 	}
 }
