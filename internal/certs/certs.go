@@ -32,6 +32,7 @@ type Options struct {
 	DNS DNS
 
 	renewals time.Duration // how often ACME looks for renewals; 0: every ten minutes
+	took     func()        // called when Recheck has taken something over; may be nil
 }
 
 // Store holds all certificates of the process. It lives as long as the process,
@@ -266,6 +267,9 @@ func (s *Store) Recheck() {
 	}
 	for _, set := range s.sets {
 		set.refresh()
+	}
+	if s.o.took != nil {
+		s.o.took()
 	}
 }
 

@@ -230,6 +230,7 @@ func (h *h3) drain() {
 		_ = h.transport.Conn.Close()
 		h.l.mu.Lock()
 		delete(h.l.quics, h)
+		h.l.room.Broadcast()
 		h.l.mu.Unlock()
 	}()
 }

@@ -269,17 +269,13 @@ func TestHTTP3ComesAndGoes(t *testing.T) {
 	}
 	without := with(cfg, func(l *config.Listener) { l.Protocols = config.StringList{"http1"} })
 	r.apply(without)
-	for r.f.Listeners()[0].Connections > 0 {
-		time.Sleep(time.Millisecond)
+	l := r.f.open[cfg.Address+" "+cfg.Name]
+	l.mu.Lock()
+	for len(l.quics) > 0 { // the old socket is not closed yet
+		l.room.Wait()
 	}
-	for {
-		c, err := r.f.Prepare([]*config.Listener{cfg}, r.sets(cfg))
-		if err == nil {
-			c.Commit()
-			break
-		}
-		time.Sleep(time.Millisecond) // the old socket is not closed yet
-	}
+	l.mu.Unlock()
+	r.apply(cfg)
 	if _, body := r.dial3(t).do("GET", "/b", nil, nil); body != "test/b" {
 		t.Errorf("%q", body)
 	}
