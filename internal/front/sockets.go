@@ -73,25 +73,27 @@ func (c *Change) listen(address string) (*listener, error) {
 	if len(leaving) == 0 {
 		return nil, err
 	}
+	var failed error
 	for _, rc := range leaving {
-		err = errors.Join(err, portShared(rc, true))
+		failed = errors.Join(failed, portShared(rc, true))
 	}
-	ln, opened := open(address, true)
+	ln, err := open(address, true)
+	if err == nil {
+		rc, e := rawOf(ln)
+		failed = errors.Join(failed, e)
+		leaving = append(leaving, rc)
+	}
 	// From here on nobody gets the port by mistake, as before.
-	if opened == nil {
-		if rc, e := rawOf(ln); e == nil {
-			leaving = append(leaving, rc)
+	for _, rc := range leaving {
+		if rc != nil {
+			failed = errors.Join(failed, portShared(rc, false))
 		}
 	}
-	var back error
-	for _, rc := range leaving {
-		back = errors.Join(back, portShared(rc, false))
-	}
 	switch {
-	case opened != nil:
-		return nil, errors.Join(err, back)
-	case back != nil:
-		return nil, errors.Join(back, ln.Close())
+	case err != nil:
+		return nil, errors.Join(err, failed)
+	case failed != nil:
+		return nil, errors.Join(failed, ln.Close())
 	}
 	return newListener(ln, &c.f.o), nil
 }
