@@ -93,7 +93,7 @@ routes:
 		}
 		tr.take()
 		a := r.Do(policytest.Request{Target: c.target, Client: client})
-		if ran := tr.take(); a.Status != c.status || string(a.Body) != c.body || !strings.HasPrefix(ran, c.ran) || c.ran == "" && ran != "" {
+		if ran := tr.take(); a.Status != c.status || a.Body != c.body || !strings.HasPrefix(ran, c.ran) || c.ran == "" && ran != "" {
 			t.Errorf("%s: %d %q, ran %q; want %d %q, %q", c.name, a.Status, a.Body, ran, c.status, c.body, c.ran)
 		}
 		if kind := a.Header.Get("Content-Type"); c.body == "token.thumbprint" && kind != "text/plain" {
