@@ -3,6 +3,7 @@ package app
 import (
 	"io"
 
+	"gatehouse.dev/gatehouse/internal/certs"
 	"gatehouse.dev/gatehouse/internal/config"
 	"gatehouse.dev/gatehouse/internal/consumer"
 	"gatehouse.dev/gatehouse/internal/durable"
@@ -46,6 +47,7 @@ func examine(cfg *config.Config, faults config.Faults) config.Faults {
 	})
 	_, more := callers.Prepare(cfg)
 	faults = append(faults, more...)
+	faults = append(faults, certs.Check(cfg)...)
 	pending, more := g.Compile(cfg)
 	if pending != nil {
 		pending.Discard()

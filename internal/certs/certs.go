@@ -32,6 +32,7 @@ type Options struct {
 	DNS DNS
 
 	renewals time.Duration // how often ACME looks for renewals; 0: every ten minutes
+	took     func()        // called when Recheck has taken something over; may be nil
 }
 
 // Store holds all certificates of the process. It lives as long as the process,
@@ -98,14 +99,11 @@ func (s *Store) Prepare(cfg *config.Config) (*Change, config.Faults) {
 
 // listener finds or makes the set of one listener.
 func (c *Change) listener(cfg *config.Config, at string, l *config.Listener) (faults config.Faults) {
-	fault := func(path string, err error) {
-		faults = append(faults, cfg.Fault(at+path, err.Error(), ""))
-	}
 	set := &Set{name: l.Name, cfg: *l.TLS, protocols: spoken(l), log: c.s.o.Log, tickets: newTickets(l.TLS.SessionTickets, c.s.o.Tickets)}
 	for i, files := range l.TLS.Certificates {
 		p, err := c.pair(*files)
 		if err != nil {
-			fault(fmt.Sprintf(".certificates[%d].%s", i, err.key), err)
+			faults = append(faults, cfg.Fault(fmt.Sprintf("%s.certificates[%d].%s", at, i, err.key), err.Error(), ""))
 			continue
 		}
 		set.pairs = append(set.pairs, p)
@@ -113,19 +111,15 @@ func (c *Change) listener(cfg *config.Config, at string, l *config.Listener) (fa
 	if file := l.TLS.ClientAuth.CAFile; file != "" {
 		p, err := c.pool(file)
 		if err != nil {
-			fault(".client_auth.ca_file", err)
+			faults = append(faults, cfg.Fault(at+".client_auth.ca_file", err.Error(), ""))
 		}
 		set.pool = p
 	}
 	if l.TLS.ACME != nil {
 		a, err := c.authority(l.TLS.ACME)
-		var field *fieldError
-		switch {
-		case errors.As(err, &field):
-			fault(".acme."+field.key, err)
-		case err != nil:
-			fault(".acme", err)
-		default:
+		if err != nil {
+			faults = append(faults, acmeFault(cfg, at, err))
+		} else {
 			set.authority, set.domains = a, domains(l.TLS.ACME.Domains)
 			c.domains[a] = append(c.domains[a], l.TLS.ACME.Domains...)
 		}
@@ -140,6 +134,15 @@ func (c *Change) listener(cfg *config.Config, at string, l *config.Listener) (fa
 	}
 	c.sets[l.Name] = set
 	return nil
+}
+
+// acmeFault says at which setting of ACME an error belongs.
+func acmeFault(cfg *config.Config, at string, err error) config.Fault {
+	at += ".acme"
+	if field := (*fieldError)(nil); errors.As(err, &field) {
+		at += "." + field.key
+	}
+	return cfg.Fault(at, err.Error(), "")
 }
 
 // pair finds or reads a certificate.
@@ -264,6 +267,9 @@ func (s *Store) Recheck() {
 	}
 	for _, set := range s.sets {
 		set.refresh()
+	}
+	if s.o.took != nil {
+		s.o.took()
 	}
 }
 

@@ -179,7 +179,12 @@ func (p *pair) better(cert *tls.Certificate) *fieldError {
 	if !valid(p.cert.Leaf, now) || valid(cert.Leaf, now) {
 		return nil
 	}
-	return &fieldError{"cert_file", fmt.Errorf("certificate %q is valid from %s to %s", p.files.CertFile, cert.Leaf.NotBefore.UTC().Format(time.RFC3339), cert.Leaf.NotAfter.UTC().Format(time.RFC3339))}
+	return &fieldError{"cert_file", notNow(p.files.CertFile, cert.Leaf)}
+}
+
+// notNow says of a certificate when it is valid.
+func notNow(file string, leaf *x509.Certificate) error {
+	return fmt.Errorf("certificate %q is valid from %s to %s", file, leaf.NotBefore.UTC().Format(time.RFC3339), leaf.NotAfter.UTC().Format(time.RFC3339))
 }
 
 func valid(leaf *x509.Certificate, now time.Time) bool {

@@ -22,16 +22,17 @@ func trusting(i *issuer, name string) *tls.Config {
 // wait waits until listener x shows another certificate.
 func (r *rig) wait(i *issuer, serial int64) {
 	r.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	late := time.After(20 * time.Second)
 	for {
 		got := r.mustConnect("x", trusting(i, "a.example")).serial()
 		if got == serial {
 			return
 		}
-		if time.Now().After(deadline) {
+		select {
+		case <-r.took:
+		case <-late:
 			r.Fatalf("certificate %d is served, want %d\n%s", got, serial, r.logs.String())
 		}
-		time.Sleep(5 * time.Millisecond) // between two looks
 	}
 }
 

@@ -148,7 +148,8 @@ type rig struct {
 	dir   string
 	store *Store
 	logs  *logs
-	sets  sync.Map // by name of the listener
+	took  chan struct{} // has a value when files were taken over since it was looked at
+	sets  sync.Map      // by name of the listener
 }
 
 func (r *rig) set(listener string) *Set {
@@ -180,7 +181,13 @@ func (l *logs) count(text string) int {
 
 func newRig(t testing.TB, o Options) *rig {
 	t.Helper()
-	r := &rig{TB: t, dir: t.TempDir(), logs: new(logs)}
+	r := &rig{TB: t, dir: t.TempDir(), logs: new(logs), took: make(chan struct{}, 1)}
+	o.took = func() {
+		select {
+		case r.took <- struct{}{}:
+		default:
+		}
+	}
 	o.Log = slog.New(slog.NewTextHandler(r.logs, nil))
 	r.store = New(o)
 	t.Cleanup(r.store.Close)

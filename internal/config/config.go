@@ -88,7 +88,7 @@ type Limits struct {
 	Body Size `yaml:"body" max:"1TiB"`
 	// Longest time from the first byte of a request to the end of its head; then 408.
 	HeaderTimeout Duration `yaml:"header_timeout" min:"100ms" max:"1h"`
-	// Longest time that a connection may be idle between requests, and that reading a body or writing an answer may make no progress.
+	// Longest time that a connection may be idle between requests, that reading a body or writing an answer may make no progress, and that a connection which is passed on may be silent.
 	IdleTimeout Duration `yaml:"idle_timeout" min:"100ms" max:"24h"`
 	// Requests in flight at once on one connection of HTTP/2 or HTTP/3; more are refused until others end.
 	Streams int `yaml:"streams" min:"1" max:"10000"`
@@ -176,7 +176,7 @@ type Timeout struct {
 	FirstByte Duration `yaml:"first_byte" max:"24h"`
 	// The whole exchange, from the first byte sent to the last byte received; then 504 or a cut answer. Upgraded connections are exempt.
 	Request Duration `yaml:"request" max:"24h"`
-	// Longest time without progress while bodies or upgraded connections flow.
+	// Longest time without progress while bodies or upgraded connections flow. Connections that are passed on have idle_timeout of their listener.
 	Idle Duration `yaml:"idle" max:"24h"`
 	// Field in which the service is told how many milliseconds are left of request. None: it is not told.
 	Field string `yaml:"field" example:"X-Timeout-Ms"`

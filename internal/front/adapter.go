@@ -31,6 +31,7 @@ type adapter struct {
 	broken   func(error) error               // the reason behind an error of reading the body
 	stop     func(bool)                      // makes whoever reads the body fail, or ends that
 	reset    func()                          // has the connection end so that nobody takes the answer for complete
+	limit    func(due int64)                 // says when the answer must have been written
 	upgrade  func() (exchange.Stream, error) // hands over the stream; nil: the connection is hijacked
 
 	body     stdBody
@@ -183,6 +184,7 @@ func (a *adapter) WriteHead(x *exchange.Exchange) error {
 		h["Connection"] = []string{"close"}
 	}
 	a.headed = true
+	a.limit(x.Times.Due)
 	a.w.WriteHeader(r.Status)
 	if x.Request.Proto != exchange.HTTP3 {
 		clear(h) // it has been copied, and what is in it later is taken for trailers

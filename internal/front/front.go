@@ -33,7 +33,7 @@ type Options struct {
 type Front struct {
 	o    Options
 	mu   sync.Mutex
-	open map[string]*listener // by address as configured
+	open map[string]*listener // by what socketKeys says
 	old  []*listener          // closed, with connections that still finish
 
 	stopped bool // Drain was called
@@ -49,6 +49,7 @@ func New(o Options) *Front {
 type Change struct {
 	f     *Front
 	cfgs  []*config.Listener
+	keys  []string // of their sockets
 	sets  Sets
 	fresh map[string]*listener
 	quic  map[string]*h3 // for listeners that had none
@@ -73,12 +74,12 @@ var errStopping = errors.New("the gateway is stopping")
 func (f *Front) Prepare(cfgs []*config.Listener, sets Sets) (*Change, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	c := &Change{f: f, cfgs: cfgs, sets: sets, fresh: make(map[string]*listener), quic: make(map[string]*h3)}
+	c := &Change{f: f, cfgs: cfgs, keys: f.socketKeys(cfgs), sets: sets, fresh: make(map[string]*listener), quic: make(map[string]*h3)}
 	if f.stopped {
 		return nil, errStopping
 	}
 	for i, cfg := range cfgs {
-		if err := c.open(cfg); err != nil {
+		if err := c.open(c.keys[i], cfg); err != nil {
 			c.Discard()
 			return nil, &Error{i, fmt.Errorf("listen on %q: %w", cfg.Address, err)}
 		}
@@ -87,19 +88,19 @@ func (f *Front) Prepare(cfgs []*config.Listener, sets Sets) (*Change, error) {
 }
 
 // open opens the sockets of a listener that are not open yet.
-func (c *Change) open(cfg *config.Listener) (err error) {
-	l := c.f.open[cfg.Address]
+func (c *Change) open(key string, cfg *config.Listener) (err error) {
+	l := c.f.open[key]
 	if l == nil {
-		l = c.fresh[cfg.Address]
+		l = c.fresh[key]
 	}
 	if l == nil {
-		if l, err = listen(cfg.Address, &c.f.o); err != nil {
+		if l, err = c.listen(cfg.Address); err != nil {
 			return err
 		}
-		c.fresh[cfg.Address] = l
+		c.fresh[key] = l
 	}
-	if cfg.Speaks("http3") && l.quic == nil && c.quic[cfg.Address] == nil {
-		c.quic[cfg.Address], err = openH3(l, h3settingsOf(cfg, c.sets(cfg), c.f.o.Metrics))
+	if cfg.Speaks("http3") && l.quic == nil && c.quic[key] == nil {
+		c.quic[key], err = openH3(l, h3settingsOf(cfg, c.sets(cfg), c.f.o.Metrics))
 	}
 	return err
 }
@@ -129,26 +130,27 @@ func (c *Change) Commit() {
 		return
 	}
 	wanted := make(map[string]bool)
-	for _, cfg := range c.cfgs {
-		wanted[cfg.Address] = true
-		l := f.open[cfg.Address]
+	for i, cfg := range c.cfgs {
+		key := c.keys[i]
+		wanted[key] = true
+		l := f.open[key]
 		if l == nil {
-			l = c.fresh[cfg.Address]
-			f.open[cfg.Address] = l
+			l = c.fresh[key]
+			f.open[key] = l
 		}
-		l.configure(cfg, c.sets(cfg), c.quic[cfg.Address])
-		if c.fresh[cfg.Address] != nil {
+		l.configure(cfg, c.sets(cfg), c.quic[key])
+		if c.fresh[key] != nil {
 			l.serve()
 			f.o.Log.Info("listening", "listener", cfg.Name, "address", l.ln.Addr().String())
 		}
 	}
-	for address, l := range f.open {
-		if !wanted[address] {
-			delete(f.open, address)
+	for key, l := range f.open {
+		if !wanted[key] {
+			delete(f.open, key)
 			f.old = append(f.old, l)
 			l.close()
 			l.drain()
-			f.o.Log.Info("listener closed", "listener", l.name(), "address", address)
+			f.o.Log.Info("listener closed", "listener", l.name(), "address", l.address())
 		}
 	}
 	f.old = alive(f.old)
@@ -188,8 +190,8 @@ func (f *Front) Listeners() []Status {
 func (f *Front) Drain(ctx context.Context) (cut int) {
 	f.mu.Lock()
 	all := f.old
-	for address, l := range f.open {
-		delete(f.open, address)
+	for key, l := range f.open {
+		delete(f.open, key)
 		all = append(all, l)
 	}
 	f.old = nil

@@ -37,7 +37,8 @@ type gate struct {
 	chunk   []byte // memory of anew
 	err     error  // why there is no more to read
 	served  int
-	abrupt  bool // nobody is waited for when the connection is closed
+	due     int64 // when the answer at hand must have been written, 0 for never; its writer's
+	abrupt  bool  // nobody is waited for when the connection is closed
 
 	mu       sync.Mutex // guards what follows
 	waiting  bool       // for the first byte of a request
@@ -456,20 +457,34 @@ func (g *gate) SetDeadline(t time.Time) error {
 	return errors.Join(g.SetReadDeadline(t), g.SetWriteDeadline(t))
 }
 
+// gatePiece is how much of an answer a client must take in the idle time. TLS
+// cannot go on after a write that was late, so that no more is begun at once.
+const gatePiece = 16 << 10
+
 // Write implements net.Conn. A client may be slow, but it must not stop.
 func (g *gate) Write(p []byte) (n int, err error) {
 	for {
-		if d := g.e.limits.Load().IdleTimeout; d > 0 {
-			if err := g.SetWriteDeadline(time.Now().Add(d)); err != nil {
-				return n, err
-			}
+		deadline := soonest(until(exchange.Now(), g.e.limits.Load().IdleTimeout), g.due)
+		if err := g.SetWriteDeadline(deadline); err != nil {
+			return n, err
 		}
-		m, err := g.Conn.Write(p[n:])
-		if n += m; m > 0 && errors.Is(err, os.ErrDeadlineExceeded) {
-			continue
+		m, err := g.Conn.Write(p[n:min(len(p), n+gatePiece)])
+		if n += m; err != nil || n == len(p) {
+			return n, err
 		}
-		return n, err
 	}
+}
+
+// soonest is the nearer of a deadline, which may be zero, and a reading of the
+// clock, 0 for none.
+func soonest(deadline time.Time, due int64) time.Time {
+	if due == 0 {
+		return deadline
+	}
+	if at := until(exchange.Now(), max(time.Duration(due-exchange.Now()), 1)); deadline.IsZero() || at.Before(deadline) {
+		return at
+	}
+	return deadline
 }
 
 // CloseWrite says that no more will be written.

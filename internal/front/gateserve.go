@@ -20,10 +20,12 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := g.x
 	g.x = nil
 	g.served++
+	g.due = 0
 	most := g.e.limits.Load().RequestsPerConn
 	a := newAdapter(x, w, r)
 	a.closes = r.Close || most > 0 && g.served >= most
 	a.broken, a.stop, a.reset, a.draining = g.broken, g.stop, g.reset, g.e.isDraining
+	a.limit = func(due int64) { g.due = due }
 	g.mu.Lock()
 	g.now = a
 	g.mu.Unlock()

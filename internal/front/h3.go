@@ -33,6 +33,8 @@ type h3 struct {
 	now       atomic.Pointer[h3settings]
 	ctx       context.Context // ends when connections are cut
 	cancel    context.CancelFunc
+	open      atomic.Int64 // connections, those in their handshake too
+	begun     atomic.Int64 // those of them that are served
 
 	mu       sync.Mutex
 	draining bool
@@ -50,13 +52,16 @@ type h3settings struct {
 }
 
 const (
-	// h3Streams is how many requests of one connection run at a time.
-	h3Streams = 100
 	// Windows are small, for a body that nobody reads fills them.
 	h3StreamWindow = 64 << 10
-	h3StreamMost   = 256 << 10
+	h3StreamMost   = 128 << 10
 	h3ConnWindow   = 256 << 10
 	h3ConnMost     = 1 << 20
+	// h3Wary is how many handshakes run before clients have to show that they
+	// are where they say, by a Retry (RFC 9000, section 8.1.2): who forges
+	// addresses could else have any number begun. h3Young is how many run.
+	h3Wary  = 100
+	h3Young = 1000
 	// h3Farewell is how long a client has to hear that its connection ends.
 	h3Farewell = 250 * time.Millisecond
 )
@@ -86,11 +91,15 @@ func newH3(l *listener, pc *net.UDPConn, s *h3settings) (*h3, error) {
 	h.ctx, h.cancel = context.WithCancel(context.Background())
 	h.now.Store(s)
 	h.transport.ConnContext = func(ctx context.Context, _ *quic.ClientInfo) (context.Context, error) {
-		if !l.room3() {
+		young := h.young()
+		if young >= h3Young || !l.room3(young) {
 			return nil, errFull
 		}
+		h.open.Add(1)
+		context.AfterFunc(ctx, func() { h.open.Add(-1) })
 		return ctx, nil
 	}
+	h.transport.VerifySourceAddress = func(net.Addr) bool { return h.young() >= h3Wary }
 	var err error
 	h.accepting, err = h.transport.ListenEarly(&tls.Config{
 		MinVersion: tls.VersionTLS13, NextProtos: []string{http3.NextProtoH3},
@@ -108,6 +117,9 @@ func newH3(l *listener, pc *net.UDPConn, s *h3settings) (*h3, error) {
 	return h, nil
 }
 
+// young returns how many connections are in their handshake.
+func (h *h3) young() int { return int(max(h.open.Load()-h.begun.Load(), 0)) }
+
 var errFull = errors.New("the listener has as many connections as it may have")
 
 // quic is the settings of one connection.
@@ -117,13 +129,13 @@ func (s *h3settings) quic() *quic.Config {
 		// A handshake may take twice as long in all.
 		HandshakeIdleTimeout: s.set.HandshakeTimeout() / 2,
 		// This is about packets. They are exchanged while requests run, however
-		// little these have to say; http3 itself ends connections that have none.
+		// little these have to say; rest ends connections that have none.
 		MaxIdleTimeout:  idle,
 		KeepAlivePeriod: idle / 3,
 
 		InitialStreamReceiveWindow: h3StreamWindow, MaxStreamReceiveWindow: h3StreamMost,
 		InitialConnectionReceiveWindow: h3ConnWindow, MaxConnectionReceiveWindow: h3ConnMost,
-		MaxIncomingStreams: h3Streams, MaxIncomingUniStreams: 8,
+		MaxIncomingStreams: int64(s.cfg.Limits.Streams), MaxIncomingUniStreams: 8,
 		Allow0RTT: s.cfg.TLS.EarlyData,
 	}
 }
@@ -167,9 +179,14 @@ func (h *h3) connection(conn *quic.Conn) {
 		}
 	}
 	k := &h3conn{h: h, conn: conn, client: h.l.describe(conn.RemoteAddr(), conn.LocalAddr(), s.cfg)}
-	k.server = &http3.Server{Handler: k, MaxHeaderBytes: s.limits.HeaderBytes, IdleTimeout: s.limits.IdleTimeout}
+	// What is not much too large is refused by us: http3 tells nobody.
+	k.server = &http3.Server{Handler: k, MaxHeaderBytes: 2 * s.limits.HeaderBytes}
+	k.rest()
+	defer k.rested.Stop()
 	h.l.begin3()
 	defer h.l.end3()
+	h.begun.Add(1)
+	context.AfterFunc(conn.Context(), func() { h.begun.Add(-1) })
 	s.meter.Opened(k.client.Shard)
 	defer s.meter.Closed(k.client.Shard)
 	h.mu.Lock()
@@ -213,6 +230,7 @@ func (h *h3) drain() {
 		_ = h.transport.Conn.Close()
 		h.l.mu.Lock()
 		delete(h.l.quics, h)
+		h.l.room.Broadcast()
 		h.l.mu.Unlock()
 	}()
 }
@@ -235,11 +253,41 @@ type h3conn struct {
 	server *http3.Server
 	once   sync.Once // of draining
 
+	rested *time.Timer // ends the connection when no request has run for the idle time
+
 	mu      sync.Mutex
 	facts   *exchange.Client // with what is known of TLS once the handshake is complete
 	running int
 	served  int
+	quiet   int64 // since when no request runs
 	drained bool
+}
+
+// rest begins the idle time. It is about requests: http3 has an idle time of
+// its own, which a stream prevents whose head never comes.
+func (k *h3conn) rest() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.quiet = exchange.Now()
+	if d := k.h.now.Load().limits.IdleTimeout; k.rested == nil {
+		k.rested = time.AfterFunc(d, k.look)
+	} else {
+		k.rested.Reset(d)
+	}
+}
+
+// look ends the connection when the idle time has passed.
+func (k *h3conn) look() {
+	k.mu.Lock()
+	left := k.h.now.Load().limits.IdleTimeout - time.Duration(exchange.Now()-k.quiet)
+	idle := k.running == 0
+	if idle && left > 0 {
+		k.rested.Reset(left) // the limit was raised, or a request ran since
+	}
+	k.mu.Unlock()
+	if idle && left <= 0 {
+		k.end()
+	}
 }
 
 // drain sends GOAWAY (RFC 9114, section 5.2), and ends the connection when its
@@ -299,8 +347,12 @@ func (k *h3conn) leave() {
 	most := k.h.now.Load().limits.RequestsPerConn
 	k.mu.Lock()
 	k.running--
-	over, idle := most > 0 && k.served >= most, k.drained && k.running == 0
+	over, last := most > 0 && k.served >= most, k.running == 0
+	idle := last && k.drained
 	k.mu.Unlock()
+	if last {
+		k.rest()
+	}
 	switch {
 	case idle:
 		k.farewell()
@@ -334,12 +386,13 @@ func (l *listener) configureQUIC(cfg *config.Listener, set *certs.Set, fresh *h3
 	}
 }
 
-// room3 tells whether the listener may have one more connection.
-func (l *listener) room3() bool {
+// room3 tells whether the listener may have one more connection beside those
+// that are in their handshake.
+func (l *listener) room3(young int) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	most := l.settings.Load().cfg.Limits.Connections
-	return !l.closed && (most == 0 || l.total < most)
+	return !l.closed && (most == 0 || l.total+young < most)
 }
 
 func (l *listener) begin3() {

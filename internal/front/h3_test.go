@@ -152,8 +152,12 @@ func TestHTTP3Refuses(t *testing.T) {
 		"odd expectations": {417, "GET", nil, func(q *http.Request) { q.Header.Set("Expect", "more") }},
 	} {
 		t.Run(name, func(t *testing.T) {
+			before := len(r.refusals())
 			if res, _ := c.do(f.method, "/", f.body, f.change); res.StatusCode != f.status {
 				t.Errorf("status %d, want %d", res.StatusCode, f.status)
+			}
+			if f.body == nil && len(r.refusals()) != before+1 {
+				t.Errorf("reported: %q", r.refusals())
 			}
 		})
 	}
@@ -265,17 +269,13 @@ func TestHTTP3ComesAndGoes(t *testing.T) {
 	}
 	without := with(cfg, func(l *config.Listener) { l.Protocols = config.StringList{"http1"} })
 	r.apply(without)
-	for r.f.Listeners()[0].Connections > 0 {
-		time.Sleep(time.Millisecond)
+	l := r.f.open[cfg.Address+" "+cfg.Name]
+	l.mu.Lock()
+	for len(l.quics) > 0 { // the old socket is not closed yet
+		l.room.Wait()
 	}
-	for {
-		c, err := r.f.Prepare([]*config.Listener{cfg}, r.sets(cfg))
-		if err == nil {
-			c.Commit()
-			break
-		}
-		time.Sleep(time.Millisecond) // the old socket is not closed yet
-	}
+	l.mu.Unlock()
+	r.apply(cfg)
 	if _, body := r.dial3(t).do("GET", "/b", nil, nil); body != "test/b" {
 		t.Errorf("%q", body)
 	}

@@ -54,7 +54,9 @@ func (k *h3conn) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p := k.head(x, r, body)
 	x.Times.Head = exchange.Now()
 	r.Body = body
-	a := newAdapter(x, &h3writer{w, body.c, s.limits.IdleTimeout}, r)
+	out := &h3writer{ResponseWriter: w, c: body.c, idle: s.limits.IdleTimeout}
+	a := newAdapter(x, out, r)
+	a.limit = func(due int64) { out.due = due }
 	a.draining, a.broken, a.stop, a.reset = k.isDraining, body.broken, body.stop, func() {}
 	a.upgrade = func() (exchange.Stream, error) { return h3upgrade(w, x) }
 	// The stream's context ends when the client resets it or goes.
@@ -257,6 +259,7 @@ type h3writer struct {
 	http.ResponseWriter
 	c    *http.ResponseController
 	idle time.Duration
+	due  int64 // when all must have been written, 0 for never
 }
 
 // h3Piece is how much of an answer a client must take in the idle time.
@@ -283,7 +286,7 @@ func (w *h3writer) FlushError() error {
 }
 
 func (w *h3writer) wait() error {
-	return w.c.SetWriteDeadline(until(exchange.Now(), w.idle))
+	return w.c.SetWriteDeadline(soonest(until(exchange.Now(), w.idle), w.due))
 }
 
 // h3upgrade hands over the stream of an extended CONNECT (RFC 9220).

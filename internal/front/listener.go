@@ -65,7 +65,7 @@ type engine interface {
 }
 
 func listen(address string, o *Options) (*listener, error) {
-	ln, err := open(address)
+	ln, err := open(address, false)
 	if err != nil {
 		return nil, err
 	}
@@ -81,7 +81,8 @@ func newListener(ln net.Listener, o *Options) *listener {
 	return l
 }
 
-func open(address string) (net.Listener, error) {
+// open opens a socket, and lets it have a port that another one shares.
+func open(address string, shared bool) (net.Listener, error) {
 	// Accepted sockets inherit keep-alive from the listening one on Linux;
 	// setting it on each would cost four system calls a connection.
 	lc := net.ListenConfig{KeepAlive: -1, Control: func(_, _ string, rc syscall.RawConn) error {
@@ -90,6 +91,9 @@ func open(address string) (net.Listener, error) {
 			err = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_KEEPALIVE, 1)
 		}); e != nil {
 			return e
+		}
+		if shared {
+			err = errors.Join(err, portShared(rc, true))
 		}
 		return err
 	}}
@@ -184,6 +188,7 @@ func (l *listener) accept() {
 	// The only error is that it was closed before.
 	defer func() { _ = l.ln.Close() }()
 	var pause time.Duration
+	var trouble complaint
 	for l.vacancy() {
 		nc, err := l.ln.Accept()
 		switch {
@@ -196,10 +201,34 @@ func (l *listener) accept() {
 			// Descriptors or memory ran short, or the client left the queue.
 			// Connections wait in the kernel while this pauses.
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
-			l.o.Log.Warn("could not accept a connection", "listener", l.name(), "error", err, "pause", pause)
+			l.settings.Load().meter.Unaccepted()
+			if n := trouble.due(time.Now()); n > 0 {
+				l.o.Log.Warn("connections cannot be accepted, they wait", "listener", l.name(), "error", err, "attempts", n)
+			}
 			l.pause(pause)
 		}
 	}
+}
+
+// complaint keeps what goes wrong again and again from filling the log.
+type complaint struct {
+	last time.Time // when it was told
+	n    int       // how often it happened since
+}
+
+// complaints is how long nothing more is said of a trouble that was told.
+const complaints = time.Minute
+
+// due notes that it happened, and returns how often since it was last told, 0
+// when it is not to be told again yet.
+func (c *complaint) due(now time.Time) (n int) {
+	c.n++
+	if !c.last.IsZero() && now.Sub(c.last) < complaints {
+		return 0
+	}
+	n = c.n
+	*c = complaint{last: now}
+	return n
 }
 
 // vacancy waits until the listener may have one more connection. It reports

@@ -1,13 +1,18 @@
 package front
 
 import (
+	"bytes"
 	"errors"
+	"log/slog"
 	"net"
+	"net/http/httptest"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"gatehouse.dev/gatehouse/internal/config"
 	"gatehouse.dev/gatehouse/internal/exchange"
@@ -276,7 +281,10 @@ func TestAcceptingComesBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := newListener(&failing{ln, 3}, &r.f.o)
+	var log bytes.Buffer
+	o := r.f.o
+	o.Log = slog.New(slog.NewTextHandler(&log, nil))
+	l := newListener(&failing{ln, 3}, &o)
 	l.configure(r.cfg, nil, nil)
 	l.serve()
 	r.network, r.address = "tcp", ln.Addr().String()
@@ -287,6 +295,25 @@ func TestAcceptingComesBack(t *testing.T) {
 	l.drain()
 	k.expectEnd()
 	l.wait(t.Context())
+	if n := strings.Count(log.String(), "level=WARN"); n != 1 {
+		t.Errorf("%d warnings: %s", n, &log)
+	}
+	w := httptest.NewRecorder()
+	o.Metrics.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	if want := `gatehouse_listener_accept_errors_total{listener="test"} 3`; !strings.Contains(w.Body.String(), want) {
+		t.Errorf("no %s", want)
+	}
+}
+
+// What goes on going wrong is told once a minute.
+func TestComplaints(t *testing.T) {
+	var c complaint
+	start := time.Now()
+	for i, want := range []int{1, 0, 0, 3, 0} {
+		if n := c.due(start.Add(time.Duration(i) * 20 * time.Second)); n != want {
+			t.Errorf("%d: %d, want %d", i, n, want)
+		}
+	}
 }
 
 func TestConnectionsInTheQueueAreServedWhenAListenerCloses(t *testing.T) {

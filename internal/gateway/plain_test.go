@@ -1,6 +1,7 @@
 package gateway_test
 
 import (
+	"strings"
 	"testing"
 
 	"gatehouse.dev/gatehouse/internal/exchange"
@@ -54,4 +55,49 @@ routes:
 		t.Errorf("behind a proxy that took TLS off: %d", a.Status)
 	}
 	r.Errors()
+}
+
+// TestChallenges: what an ACME authority asks for over plain HTTP is answered on
+// every listener, before any policy, redirect or route, and only what is known.
+func TestChallenges(t *testing.T) {
+	r, tr := newRig(t, `
+policies:
+  - a: { name: guard, at: identify }
+listeners:
+  - { name: plain, address: ":8080", redirect_https: true }
+  - { name: secure, address: ":8443", tls: { acme: { email: a@b.example, domains: gateway.test, storage: acme } } }
+routes:
+  - { match: /*, respond: { status: 200, body: route } }
+`)
+	r.Challenge = func(host, path string) (string, bool) {
+		return "token.thumbprint", host == "gateway.test" && path == "/.well-known/acme-challenge/token"
+	}
+	const token = "/.well-known/acme-challenge/token"
+	for _, c := range []struct {
+		name, target string
+		listener     int
+		secure       bool
+		status       int
+		body, ran    string
+	}{
+		{"a challenge", token, 0, false, 200, "token.thumbprint", ""},
+		{"with a query", token + "?x", 0, false, 200, "token.thumbprint", ""},
+		{"spelled in another way", "/.well-known/acme%2Dchallenge/x/../token", 0, false, 200, "token.thumbprint", ""},
+		{"an unknown token", token + "s", 0, false, 308, "", ""},
+		{"no token", "/.well-known/acme-challenge/", 0, false, 308, "", ""},
+		{"over TLS", token, 1, true, 200, "route", "guard"},
+	} {
+		client := r.Client("192.0.2.1:1", r.Config.Listeners[c.listener])
+		if c.secure {
+			client.TLS = new(exchange.TLS)
+		}
+		tr.take()
+		a := r.Do(policytest.Request{Target: c.target, Client: client})
+		if ran := tr.take(); a.Status != c.status || a.Body != c.body || !strings.HasPrefix(ran, c.ran) || c.ran == "" && ran != "" {
+			t.Errorf("%s: %d %q, ran %q; want %d %q, %q", c.name, a.Status, a.Body, ran, c.status, c.body, c.ran)
+		}
+		if kind := a.Header.Get("Content-Type"); c.body == "token.thumbprint" && kind != "text/plain" {
+			t.Errorf("%s: of type %q", c.name, kind)
+		}
+	}
 }

@@ -27,6 +27,7 @@ var (
 	descAccepted    = desc("listener_connections_total", "Connections that were accepted.", "listener")
 	descHandshakes  = desc("listener_tls_handshakes_total", "TLS handshakes that succeeded, or failed.", "listener", "result")
 	descRefused     = desc("listener_connections_failed_total", "Connections that were refused before they were served, could not be passed on, or broke while they were.", "listener")
+	descUnaccepted  = desc("listener_accept_errors_total", "Attempts to accept a connection that failed, mostly because descriptors ran short. The connection waits until one succeeds.", "listener")
 	descPassed      = desc("listener_passed_bytes_total", "Bytes of connections that were passed on and have ended, from clients (in) and to them (out).", "listener", "direction")
 
 	descUpstreamConnections = desc("upstream_connections", "Connections that are open.", "upstream")
@@ -55,7 +56,7 @@ var (
 func (c *collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descRequests, descDuration, descInFlight, descReceived, descSent, descProblems,
-		descConnections, descAccepted, descHandshakes, descRefused, descPassed,
+		descConnections, descAccepted, descHandshakes, descRefused, descUnaccepted, descPassed,
 		descUpstreamConnections, descUpstreamIdle, descUpstreamTunnels, descUpstreamOpened,
 		descUpstreamFailed, descUpstreamReused, descUpstreamRetried, descUpstreamEvents, descUpstreamFirstByte,
 		descUpstreamEndpoints,
@@ -154,18 +155,19 @@ func (r *Route) collect(s sink) {
 }
 
 func (l *Listener) collect(s sink) {
-	var opened, closed, failed, secured, unsecured uint64
+	var opened, closed, failed, unaccepted, secured, unsecured uint64
 	var received, sent int64
 	l.parts.each(func(c *listenerCounts) {
 		secured += c.secured.Load()
 		unsecured += c.unsecured.Load()
 		closed += c.closed.Load()
 		failed += c.failed.Load()
+		unaccepted += c.unaccepted.Load()
 		received += c.received.Load()
 		sent += c.sent.Load()
 		opened += c.opened.Load()
 	})
-	if opened == 0 && l.name == other {
+	if opened+unaccepted == 0 && l.name == other {
 		return
 	}
 	s.gauge(descConnections, int(opened)-int(closed), l.name)
@@ -175,6 +177,7 @@ func (l *Listener) collect(s sink) {
 		s.count(descHandshakes, int(unsecured), l.name, "failed")
 	}
 	s.count(descRefused, int(failed), l.name)
+	s.count(descUnaccepted, int(unaccepted), l.name)
 	if received+sent > 0 {
 		s.count(descPassed, int(received), l.name, "in")
 		s.count(descPassed, int(sent), l.name, "out")

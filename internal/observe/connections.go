@@ -14,6 +14,7 @@ type Listener struct {
 
 type listenerCounts struct {
 	opened, closed, failed atomic.Uint64
+	unaccepted             atomic.Uint64
 	secured, unsecured     atomic.Uint64
 	received, sent         atomic.Int64
 	_                      [64]byte
@@ -34,6 +35,10 @@ func (l *Listener) Secured(shard uint32) { l.parts.at(shard).secured.Add(1) }
 
 // Unsecured counts one that failed.
 func (l *Listener) Unsecured(shard uint32) { l.parts.at(shard).unsecured.Add(1) }
+
+// Unaccepted counts an attempt to accept a connection that failed. It may be
+// tried again.
+func (l *Listener) Unaccepted() { l.parts.at(0).unaccepted.Add(1) }
 
 // Failed counts a connection that was refused before it was served, could not
 // be passed on, or broke while it was.

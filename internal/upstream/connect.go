@@ -81,7 +81,8 @@ func (p *passage) Join(x *exchange.Exchange, client exchange.Stream) error {
 	p.up, _ = p.c.Tunnel()
 	err := x.Bind(p)
 	if err == nil {
-		err = errors.Join(p.join(x, client, nil, nil, u.limits.Idle), x.Bind(nil))
+		// How long it may be silent is the listener's to say, in x.Tunnel.
+		err = errors.Join(p.join(x, client, nil, nil, 0), x.Bind(nil))
 	}
 	if errors.Is(err, wire.ErrTimeout) {
 		err = passageIdle.With(err)

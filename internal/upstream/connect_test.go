@@ -135,19 +135,15 @@ func TestPassageFailsOver(t *testing.T) {
 
 func TestPassageLimits(t *testing.T) {
 	for name, c := range map[string]struct {
-		change func(*config.Upstream, *exchange.Exchange)
+		change func(*exchange.Exchange)
 		talks  bool
 	}{
-		"idle of the upstream": {func(u *config.Upstream, _ *exchange.Exchange) {
-			u.Timeout.Idle = config.Duration(200 * time.Millisecond)
-		}, false},
-		"idle of the listener": {func(_ *config.Upstream, x *exchange.Exchange) { x.Tunnel.Idle = 200 * time.Millisecond }, false},
-		"lifetime":             {func(_ *config.Upstream, x *exchange.Exchange) { x.Tunnel.Lifetime = 500 * time.Millisecond }, true},
+		"idle":     {func(x *exchange.Exchange) { x.Tunnel.Idle = 200 * time.Millisecond }, false},
+		"lifetime": {func(x *exchange.Exchange) { x.Tunnel.Lifetime = 500 * time.Millisecond }, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newService(t, func(p *peer) { io.Copy(p, p.r) })
-			cfg := tcpSettings(s.url())
-			near, over := pass(t, cfg, func(x *exchange.Exchange) { c.change(cfg, x) })
+			near, over := pass(t, tcpSettings(s.url()), c.change)
 			if c.talks {
 				go func() {
 					for {

@@ -33,6 +33,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/crypto/ocsp"
+
 	"gatehouse.dev/gatehouse/examples"
 	"gatehouse.dev/gatehouse/internal/demo"
 	"gatehouse.dev/gatehouse/test/live"
@@ -140,9 +142,9 @@ func TestDocuments(t *testing.T) {
 }
 
 // named are the files of certificates and keys that a configuration names.
-var named = regexp.MustCompile(`\b(cert|key|ca)_file: ([a-z-]+\.[a-z]+)`)
+var named = regexp.MustCompile(`\b(cert|key|ca|ocsp)_file: ([a-z-]+\.[a-z]+)`)
 
-type pair struct{ cert, key []byte }
+type pair struct{ cert, key, ocsp []byte }
 
 // identity is what stands in those files.
 var identity = sync.OnceValue(func() pair {
@@ -159,10 +161,16 @@ var identity = sync.OnceValue(func() pair {
 	if err != nil {
 		panic(err)
 	}
-	return pair{
-		pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert}),
-		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}),
+	if leaf, err = x509.ParseCertificate(cert); err != nil {
+		panic(err)
 	}
+	response, err := ocsp.CreateResponse(leaf, leaf, ocsp.Response{SerialNumber: leaf.SerialNumber, ThisUpdate: time.Now()}, key)
+	if err != nil {
+		panic(err)
+	}
+	// The certificate is its own issuer, which a stapled response wants to see.
+	block := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert})
+	return pair{bytes.Repeat(block, 2), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), response}
 })
 
 // check looks at a configuration and leaves it as gatehouse.yaml. One that is
@@ -176,11 +184,14 @@ func check(t *testing.T, where, dir, text string) {
 		t.Fatal(err)
 	}
 	for _, m := range named.FindAllStringSubmatch(text, -1) {
-		pem := identity().cert
-		if m[1] == "key" {
-			pem = identity().key
+		data := identity().cert
+		switch m[1] {
+		case "key":
+			data = identity().key
+		case "ocsp":
+			data = identity().ocsp
 		}
-		if err := os.WriteFile(filepath.Join(dir, m[2]), pem, 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, m[2]), data, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}

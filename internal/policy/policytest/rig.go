@@ -24,6 +24,8 @@ type Rig struct {
 	*gateway.Gateway
 	Config    *config.Config  // the one that was applied last
 	Consumers *consumer.Index // those of the configuration
+	// Challenge answers ACME authorities; nil answers none.
+	Challenge func(host, path string) (answer string, ok bool)
 
 	t       testing.TB
 	cat     *policy.Catalog
@@ -70,6 +72,12 @@ func newRig(t testing.TB, cat *policy.Catalog, services func(name string) any) *
 		Log:     slog.New(slog.NewTextHandler(locked{r}, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Metrics: observe.NewMetrics(config.Metrics{MaxRoutes: 1000}),
 		Service: r.service,
+		Challenge: func(host, path string) (string, bool) {
+			if r.Challenge == nil {
+				return "", false
+			}
+			return r.Challenge(host, path)
+		},
 		Upstream: func(name string, _ *config.Upstream) (gateway.Upstream, error) {
 			return &upstream{r: r, name: name}, nil
 		},
