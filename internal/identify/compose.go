@@ -197,6 +197,9 @@ func (a *anyOf) Hide(x *exchange.Exchange, proved bool) {
 
 func (a *anyOf) Conceal(x *exchange.Exchange) { concealAll(a.members, x) }
 
+// Reaches says what the first member that asks others would ask.
+func (a *anyOf) Reaches(x *exchange.Exchange) string { return reachesAny(a.members, x) }
+
 func (a *anyOf) Challenge(wrong bool) string { return challenges(a.members, wrong) }
 
 // allOf wants a proof of each of its members, and that they agree.
@@ -244,12 +247,24 @@ func (a *allOf) Hide(x *exchange.Exchange, proved bool) {
 
 func (a *allOf) Conceal(x *exchange.Exchange) { concealAll(a.members, x) }
 
+// Reaches says what the first member that asks others would ask.
+func (a *allOf) Reaches(x *exchange.Exchange) string { return reachesAny(a.members, x) }
+
 func (a *allOf) Challenge(wrong bool) string { return challenges(a.members, wrong) }
 
 func concealAll(members []Member, x *exchange.Exchange) {
 	for _, m := range members {
 		conceal(m.Method(), x)
 	}
+}
+
+func reachesAny(members []Member, x *exchange.Exchange) string {
+	for _, m := range members {
+		if text := reaches(m.Method(), x); text != "" {
+			return text
+		}
+	}
+	return ""
 }
 
 // challenges joins those of several methods (RFC 9110, section 11.6.1).
