@@ -1,9 +1,12 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/netip"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -86,7 +89,12 @@ func tellExplanation(out io.Writer, e *app.Explanation) error {
 		if text == "" && s.Text == "" {
 			text = "goes on"
 		}
-		fmt.Fprintf(w, "  %s\t%s\t%s\t%s\t%s\n", s.Stage, s.Policy, s.From, s.Place, printable(text+s.Text))
+		// What a step is set to is of use where nothing else tells what it did.
+		if s.Verdict == "next" && s.Text == "" && s.Changes == nil && len(s.Settings) > 0 {
+			text += " (" + brief(s.Settings) + ")"
+		}
+		text += s.Text
+		fmt.Fprintf(w, "  %s\t%s\t%s\t%s\t%s\n", s.Stage, s.Policy, s.From, s.Place, printable(text))
 		for _, change := range s.Changes {
 			fmt.Fprintf(w, "  \t\t\t\t  %s\n", printable(change))
 		}
@@ -106,8 +114,8 @@ func tellResult(b *strings.Builder, e *app.Explanation) {
 	}
 	switch r.Kind {
 	case "upstream":
-		for _, u := range r.Upstreams {
-			fmt.Fprintf(b, "  goes to %s", u.Name)
+		for i, u := range r.Upstreams {
+			b.WriteString([]string{"  goes to ", "  or to "}[min(i, 1)] + u.Name)
 			if u.Weight > 0 {
 				fmt.Fprintf(b, " (weight %d)", u.Weight)
 			}
@@ -147,6 +155,26 @@ func tellResult(b *strings.Builder, e *app.Explanation) {
 	default:
 		fmt.Fprintf(b, "  if %s let it go on\n", strings.Join(e.Depends, " and "))
 	}
+}
+
+// longestSettings is how much of a policy's settings a line has room for.
+const longestSettings = 60
+
+// brief writes settings on a part of a line.
+func brief(settings map[string]any) string {
+	parts := make([]string, 0, len(settings))
+	for _, name := range slices.Sorted(maps.Keys(settings)) {
+		value, err := json.Marshal(settings[name])
+		if err != nil {
+			continue // it came from JSON
+		}
+		parts = append(parts, name+": "+strings.ReplaceAll(string(value), `"`, ""))
+	}
+	text := []rune(strings.Join(parts, ", "))
+	if len(text) > longestSettings {
+		return string(text[:longestSettings-1]) + "…"
+	}
+	return string(text)
 }
 
 func count(n int, one, many string) string {

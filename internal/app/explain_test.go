@@ -73,7 +73,7 @@ func TestExplain(t *testing.T) {
 		{name: "goes on", url: "http://shop.example.com:9090/products/7", fields: []string{"X-API-Key: foo"}, want: []string{
 			`"route":"product"`, `"consumer":"mobile"`, `"groups":["partners"]`, `"-X-API-Key"`, `"+X-Shop: one"`, `"+X-Token"`,
 			`"path /products/7 becomes /7"`, `"host shop.example.com:9090 becomes inner"`, `"kind":"upstream"`, `"failover":"spare"`,
-			`"from":"group partners"`, `"from":"listener inside"`, `"outcome":"won"`,
+			`"from":"group partners"`, `"settings":{"by":"consumer","limit":"5/s"}`, `"X-Token":"(hidden)"`, `"from":"listener inside"`, `"outcome":"won"`,
 		}, without: []string{"foo", "secret-a"}},
 		{name: "no key", url: "http://shop.example.com:9090/products/7", want: []string{`"verdict":"stop"`, `"verdict":"not_reached"`, `"kind":"problem","by":"api_key","status":401,"code":"credential_missing"`, "there is no credential"}},
 		{name: "wrong key", url: "http://shop.example.com:9090/products/7", fields: []string{"X-API-Key: wrong-key"}, want: []string{"no consumer has this credential"}, without: []string{"wrong-key"}},

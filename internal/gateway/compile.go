@@ -331,7 +331,7 @@ func (c *compiler) compileAll(path, owner string, list []*config.Policy) []compi
 		at := fmt.Sprintf("%s[%d].%s", path, i, p.Kind.Name)
 		count[p.Kind]++
 		done := c.compile(at, fmt.Sprintf("%s #%d", owner, count[p.Kind]), p)
-		done.origin = &origin{kind: p.Kind.Name, owner: owner, path: at, stage: done.stage, policy: done.policy}
+		done.origin = &origin{kind: p.Kind.Name, owner: owner, path: at, stage: done.stage, policy: done.policy, use: p}
 		if first, ok := seen[p.Kind]; !ok {
 			seen[p.Kind] = i
 		} else if !done.repeat {

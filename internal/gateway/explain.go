@@ -58,13 +58,15 @@ const (
 
 // Step is one policy of the plan, or the rewrite.
 type Step struct {
-	Policy  string   `json:"policy"`
-	Stage   string   `json:"stage"`
-	From    string   `json:"from"` // gateway, or listener, group or route with a name
-	Place   Place    `json:"place"`
-	Verdict string   `json:"verdict"`
-	Text    string   `json:"text,omitempty"`
-	Changes []string `json:"changes,omitempty"` // what it changes of the request
+	Policy string `json:"policy"`
+	Stage  string `json:"stage"`
+	From   string `json:"from"` // gateway, or listener, group or route with a name
+	Place  Place  `json:"place"`
+	// What it is set to, but for defaults and what may be a credential.
+	Settings map[string]any `json:"settings,omitempty"`
+	Verdict  string         `json:"verdict"`
+	Text     string         `json:"text,omitempty"`
+	Changes  []string       `json:"changes,omitempty"` // what it changes of the request
 }
 
 // Identity is who asks, as far as it was proved.
@@ -240,7 +242,7 @@ func (e *explainer) steps(p *plan) {
 		if o == &rewriting {
 			out.From, out.Place = "route "+p.route, e.place(fmt.Sprintf("routes[%d].rewrite", e.x.Route.Index))
 		} else {
-			out.Place = e.place(o.path)
+			out.Place, out.Settings = e.place(o.path), settings(o.use)
 		}
 		switch {
 		case stopped && !s.always:

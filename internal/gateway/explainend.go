@@ -1,8 +1,11 @@
 package gateway
 
 import (
+	"encoding/json"
 	"fmt"
+	"strings"
 
+	"gatehouse.dev/gatehouse/internal/config"
 	"gatehouse.dev/gatehouse/internal/exchange"
 )
 
@@ -77,4 +80,34 @@ func (e *explainer) target(name string, weight int) Target {
 	}
 	t.Discovered = u.Discovery != nil
 	return t
+}
+
+// settings returns what a policy is set to, without what may be a credential.
+func settings(p *config.Policy) map[string]any {
+	var m map[string]any
+	if err := json.Unmarshal(config.Settings(p), &m); err != nil {
+		return nil // the canonical form is JSON
+	}
+	conceal(m)
+	return m
+}
+
+// conceal hides texts under names that may hold a credential: secrets are
+// hidden already, but not what was written where none is expected, such as the
+// value of a field.
+func conceal(v any) {
+	switch v := v.(type) {
+	case map[string]any:
+		for name, one := range v {
+			if _, ok := one.(string); ok && confidential(name) && !strings.HasSuffix(name, "_url") && !strings.HasSuffix(name, "_file") {
+				v[name] = "(hidden)"
+				continue
+			}
+			conceal(one)
+		}
+	case []any:
+		for _, one := range v {
+			conceal(one)
+		}
+	}
 }

@@ -3,6 +3,7 @@ package gateway
 import (
 	"slices"
 
+	"gatehouse.dev/gatehouse/internal/config"
 	"gatehouse.dev/gatehouse/internal/exchange"
 	"gatehouse.dev/gatehouse/internal/observe"
 	"gatehouse.dev/gatehouse/internal/policy"
@@ -45,6 +46,7 @@ type origin struct {
 	path   string // where the policy stands in the configuration
 	stage  policy.Stage
 	policy policy.Policy
+	use    *config.Policy // nil for what is no policy
 }
 
 // rewriting is the origin of the step that changes the target.
