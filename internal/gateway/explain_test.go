@@ -57,9 +57,23 @@ routes:
 `
 	r, trace := newRig(t, strings.Replace(text, `, upstream: "" }`, " }", 1))
 	for _, c := range []struct{ method, path string }{
-		{"GET", "/on"}, {"GET", "/post"}, {"POST", "/post"}, {"GET", "/own"}, {"GET", "/fail"}, {"GET", "/stop"}, {"GET", "/empty"},
-		{"GET", "/panic"}, {"GET", "/held"}, {"GET", "/strip/a/b"}, {"GET", "/bad/%2Fx"}, {"GET", "/split"}, {"GET", "/respond"}, {"GET", "/redirect"},
-		{"GET", "/nowhere"}, {"GET", "/a%"}, {"GET", "/a/../on"},
+		{"GET", "/on"},
+		{"GET", "/post"},
+		{"POST", "/post"},
+		{"GET", "/own"},
+		{"GET", "/fail"},
+		{"GET", "/stop"},
+		{"GET", "/empty"},
+		{"GET", "/panic"},
+		{"GET", "/held"},
+		{"GET", "/strip/a/b"},
+		{"GET", "/bad/%2Fx"},
+		{"GET", "/split"},
+		{"GET", "/respond"},
+		{"GET", "/redirect"},
+		{"GET", "/nowhere"},
+		{"GET", "/a%"},
+		{"GET", "/a/../on"},
 	} {
 		name := c.method + " " + c.path
 		e := explain(t, r, c.method, c.path)
