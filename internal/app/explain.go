@@ -60,7 +60,7 @@ func Explain(source Source, q Question) (*Explanation, config.Faults, error) {
 		Listener: l.Name, TLS: l.TLS != nil, Others: others,
 	}}
 	if problem != nil { // what a protocol refuses is never matched
-		out.Request.URL = q.URL
+		out.Request.URL, _, _ = strings.Cut(q.URL, "?")
 		out.Explanation = gateway.Refused(problem)
 	}
 	faults = append(faults, compile(cfg, func(p *gateway.Pending) {
@@ -174,7 +174,7 @@ func (q *Question) exchange(l *config.Listener) (*exchange.Exchange, *exchange.P
 	_, problem := h1.ParseRequest([]byte(head), r, l.Limits.Headers)
 	r.Body = exchange.NoBody
 	r.Scheme = "http"
-	addr := netip.AddrPortFrom(q.Client.Unmap(), 40000)
+	addr := netip.AddrPortFrom(q.Client.Unmap().WithZone(""), 40000)
 	c := &exchange.Client{
 		Addr: addr, Peer: addr, IP: addr.Addr().String(), Listener: l.Name, Proxies: l.TrustedProxies,
 		Trusted: slices.ContainsFunc(l.TrustedProxies, func(p netip.Prefix) bool { return p.Contains(addr.Addr()) }),

@@ -49,6 +49,10 @@ routes:
     match: POST shop.example.com/ask
     policies: [ forward_auth: { url: "URL", http: { plain: true } }, fault: { delay: 10m } ]
     upstream: spare
+  - name: both
+    match: shop.example.com/both
+    policies: [ any_of: { policies: [ api_key: {}, all_of: { policies: [ basic: {}, forward_auth: { url: "URL", http: { plain: true } } ] } ] } ]
+    upstream: spare
   - { name: own, match: shop.example.com/token/own, policies: [ upstream_auth: { bearer: { token: secret-b } } ], upstream: spare }
   - { name: rest, match: shop.example.com/rest/*, redirect: { to: "/new", status: 308 } }
 `
@@ -95,6 +99,9 @@ func TestExplain(t *testing.T) {
 		{name: "a token that needs no keys", url: "https://shop.example.com/token/x", fields: []string{"Authorization: Bearer a.b.c"}, want: []string{`"status":401,"code":"credential_invalid"`, `"depends":[]`}},
 		{name: "preflight", method: "OPTIONS", url: "https://shop.example.com/token/x", fields: []string{"Origin: https://a.example", "Access-Control-Request-Method: PUT"}, want: []string{`"route":"token"`, `"by":"cors"`}},
 		{name: "asks", method: "POST", url: "https://shop.example.com/ask", want: []string{"asks " + server.URL, "delays 100% of requests by 10m0s", `"depends":["forward_auth","fault"]`}},
+		{name: "the first of two", url: "https://shop.example.com/both", fields: []string{"X-API-Key: foo"}, want: []string{`"depends":[]`, `"consumer":"mobile"`}},
+		{name: "the other of two", url: "https://shop.example.com/both", want: []string{`"depends":["any_of"]`, `"verdict":"unknown"`, "asks " + server.URL, `"kind":"upstream"`}},
+		{name: "neither of two", url: "https://shop.example.com/both", fields: []string{"Authorization: Basic !"}, want: []string{`"code":"credential_invalid"`, "base64", `"depends":[]`}},
 		{name: "bad path", url: "https://shop.example.com/a%zz", want: []string{`"code":"bad_path"`, "percent sign"}},
 		{name: "refused by the protocol", url: "https://shop.example.com/", fields: []string{"a b: c"}, want: []string{`"code":"malformed_request"`, `"steps":[]`}},
 		{name: "host field", url: "/basket", fields: []string{"Host: shop.example.com", "X-Beta: 1"}, listener: "inside", want: []string{`"route":"basket"`}},

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -283,6 +284,13 @@ func (e *explainer) step(s *step, out *Step) {
 	}
 	if x.Problem == nil && x.Response.Status == 0 {
 		x.Fail(&noAnswer)
+	}
+	var left *policy.LeftOut
+	if x.Problem != nil && errors.As(x.Problem, &left) {
+		x.Problem = nil
+		out.Verdict, out.Text, out.Changes = StepUnknown, left.Text, nil
+		e.leftOut(s)
+		return
 	}
 	out.Verdict, out.Text = StepStop, fmt.Sprintf("answers %d", x.Response.Status)
 	if x.Problem != nil {

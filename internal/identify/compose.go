@@ -62,6 +62,9 @@ func Compose(env *policy.Env, one bool, uses []*policy.Use, o Options) (*Composi
 		if option := m.Alone(); option != "" {
 			faults = append(faults, &policy.Fault{Field: at + "." + option, Text: option + " has no effect here", Hint: "set it beside policies"})
 		}
+		if env.Still {
+			m = still{m}
+		}
 		members = append(members, m)
 		if r, ok := p.(policy.OnResponse); ok {
 			c.responses = append(c.responses, r)
@@ -197,9 +200,6 @@ func (a *anyOf) Hide(x *exchange.Exchange, proved bool) {
 
 func (a *anyOf) Conceal(x *exchange.Exchange) { concealAll(a.members, x) }
 
-// Reaches says what the first member that asks others would ask.
-func (a *anyOf) Reaches(x *exchange.Exchange) string { return reachesAny(a.members, x) }
-
 func (a *anyOf) Challenge(wrong bool) string { return challenges(a.members, wrong) }
 
 // allOf wants a proof of each of its members, and that they agree.
@@ -247,9 +247,6 @@ func (a *allOf) Hide(x *exchange.Exchange, proved bool) {
 
 func (a *allOf) Conceal(x *exchange.Exchange) { concealAll(a.members, x) }
 
-// Reaches says what the first member that asks others would ask.
-func (a *allOf) Reaches(x *exchange.Exchange) string { return reachesAny(a.members, x) }
-
 func (a *allOf) Challenge(wrong bool) string { return challenges(a.members, wrong) }
 
 func concealAll(members []Member, x *exchange.Exchange) {
@@ -258,13 +255,15 @@ func concealAll(members []Member, x *exchange.Exchange) {
 	}
 }
 
-func reachesAny(members []Member, x *exchange.Exchange) string {
-	for _, m := range members {
-		if text := reaches(m.Method(), x); text != "" {
-			return text
-		}
+// still is a member where it is only looked at what happens: it does not ask
+// others, and says so. The members before it have their say all the same.
+type still struct{ Member }
+
+func (s still) Prove(x *exchange.Exchange) error {
+	if text := reaches(s.Method(), x); text != "" {
+		return unavailable(&policy.LeftOut{Text: text})
 	}
-	return ""
+	return s.Member.Prove(x)
 }
 
 // challenges joins those of several methods (RFC 9110, section 11.6.1).

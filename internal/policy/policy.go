@@ -142,6 +142,13 @@ type Reaches interface {
 	Reaches(x *exchange.Exchange) string
 }
 
+// LeftOut is the cause of a problem by which a part of a policy says what Reaches
+// would have said, had it been asked: it was not done, and the verdict is not
+// known. There is none but where Env is Still.
+type LeftOut struct{ Text string }
+
+func (l *LeftOut) Error() string { return "not done: " + l.Text }
+
 // Preflights is a policy that answers CORS preflights. A route with one takes
 // the OPTIONS that asks for a request which the route would take.
 type Preflights interface{ Preflights() }
