@@ -98,6 +98,8 @@ func TestExplain(t *testing.T) {
 		}},
 		{name: "a token that needs no keys", url: "https://shop.example.com/token/x", fields: []string{"Authorization: Bearer a.b.c"}, want: []string{`"status":401,"code":"credential_invalid"`, `"depends":[]`}},
 		{name: "preflight", method: "OPTIONS", url: "https://shop.example.com/token/x", fields: []string{"Origin: https://a.example", "Access-Control-Request-Method: PUT"}, want: []string{`"route":"token"`, `"by":"cors"`}},
+		{name: "no preflight", method: "OPTIONS", url: "https://shop.example.com/ask", fields: []string{"Access-Control-Request-Method: POST"}, want: []string{`"code":"method_not_allowed"`, "method OPTIONS is not POST"}},
+		{name: "options as any method", method: "OPTIONS", url: "https://shop.example.com/rest/x", fields: []string{"Origin: https://a.example", "Access-Control-Request-Method: PUT"}, want: []string{`"route":"rest"`, `"status":308`}},
 		{name: "asks", method: "POST", url: "https://shop.example.com/ask", want: []string{"asks " + server.URL, "delays 100% of requests by 10m0s", `"depends":["forward_auth","fault"]`}},
 		{name: "the first of two", url: "https://shop.example.com/both", fields: []string{"X-API-Key: foo"}, want: []string{`"depends":[]`, `"consumer":"mobile"`}},
 		{name: "the other of two", url: "https://shop.example.com/both", want: []string{`"depends":["any_of"]`, `"verdict":"unknown"`, "asks " + server.URL, `"kind":"upstream"`}},

@@ -193,10 +193,10 @@ func (e *explainer) candidates() {
 	method := r.Method
 	if method == "OPTIONS" && won {
 		// A preflight is taken by the route of what it asks leave for.
-		if p := e.s.routed[e.s.variant(e.x)][e.x.Route.Index]; p.preflights {
-			if asked, ok := r.Header.Lookup("Access-Control-Request-Method"); ok {
-				r.Method = asked
-			}
+		if e.s.preflight(e.x) != nil {
+			r.Method, _ = r.Header.Lookup("Access-Control-Request-Method")
+		} else {
+			e.s.table.Match(e.x) // as it was before that look-up
 		}
 	}
 	all := e.s.table.Explain(e.x)
