@@ -54,7 +54,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.PersistentFlags().Bool("json", false, "print the result, or what went wrong, as JSON")
-	root.AddCommand(runCommand(), proxyCommand(), demoCommand(), checkCommand(), fmtCommand(), schemaCommand(), keyCommand(), versionCommand(), completionCommand())
+	root.AddCommand(runCommand(), proxyCommand(), demoCommand(), checkCommand(), explainCommand(), fmtCommand(), schemaCommand(), keyCommand(), versionCommand(), completionCommand())
 	for _, c := range root.Commands() {
 		if args := c.Args; args != nil {
 			c.Args = func(cmd *cobra.Command, given []string) error {

@@ -112,9 +112,7 @@ func New(source Source, version string, stderr io.Writer) (*App, error) {
 func (a *App) Reload() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if err := a.logs.reopen(); err != nil {
-		a.log.Error("the access log was not opened again, the old file stays", "error", err)
-	}
+	a.reopen()
 	cfg, faults := a.source.load()
 	if !faults.Fatal() {
 		if cfg.Digest() == a.cfg.Digest() {
@@ -132,6 +130,21 @@ func (a *App) Reload() {
 	a.log.Error("configuration was not applied, the last good one stays", "faults", len(faults), "digest", a.cfg.Digest())
 	for _, f := range faults {
 		a.log.Error("fault in the configuration", "fault", f.Error())
+	}
+}
+
+// Reopen opens the access log again, and leaves the configuration as it is: for
+// a gateway that drains.
+func (a *App) Reopen() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.reopen()
+	a.log.Info("the configuration is not read again while draining")
+}
+
+func (a *App) reopen() {
+	if err := a.logs.reopen(); err != nil {
+		a.log.Error("the access log was not opened again, the old file stays", "error", err)
 	}
 }
 

@@ -27,14 +27,21 @@ func examine(cfg *config.Config, faults config.Faults) config.Faults {
 		faults.Sort()
 		return faults
 	}
-	// What a compiled snapshot starts, such as the look-up of names, is ended
-	// again by giving it up.
+	faults = append(faults, compile(cfg, nil)...)
+	faults.Sort()
+	return faults
+}
+
+// compile compiles a configuration to be looked at: nothing is begun that asks
+// others. see, which may be nil, gets the snapshot of one without a fault. What
+// compiling began is ended again before compile returns.
+func compile(cfg *config.Config, see func(*gateway.Pending)) config.Faults {
 	sweeper := wire.NewSweeper()
 	defer sweeper.Close()
 	log := observe.NewLog(cfg.Observe.Log, io.Discard).Logger
 	callers := consumer.New()
 	g := gateway.New(gateway.Deps{
-		Log: log, Metrics: observe.NewMetrics(cfg.Observe.Metrics),
+		Log: log, Metrics: observe.NewMetrics(cfg.Observe.Metrics), Still: true,
 		Service: func(name string) any {
 			if name == "consumers" {
 				return callers
@@ -42,18 +49,21 @@ func examine(cfg *config.Config, faults config.Faults) config.Faults {
 			return unreached(name, cfg)
 		},
 		Upstream: func(name string, cfg *config.Upstream) (gateway.Upstream, error) {
-			return upstream.New(name, cfg, upstream.Options{Sweeper: sweeper, Log: log})
+			return upstream.New(name, cfg, upstream.Options{Sweeper: sweeper, Log: log, Still: true})
 		},
 	})
-	_, more := callers.Prepare(cfg)
-	faults = append(faults, more...)
+	change, faults := callers.Prepare(cfg)
 	faults = append(faults, certs.Check(cfg)...)
 	pending, more := g.Compile(cfg)
-	if pending != nil {
-		pending.Discard()
-	}
 	faults = append(faults, more...)
-	faults.Sort()
+	if pending == nil {
+		return faults
+	}
+	defer pending.Discard()
+	if see != nil && !faults.Fatal() {
+		change.Commit()
+		see(pending)
+	}
 	return faults
 }
 

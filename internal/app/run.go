@@ -53,8 +53,18 @@ func Run(source Source, version string, stderr io.Writer, started func(*App)) er
 			drain, cut := context.WithCancel(context.Background())
 			defer cut()
 			go func() {
-				<-signals
-				cut()
+				for {
+					select {
+					case s := <-signals:
+						if s != syscall.SIGHUP {
+							cut()
+							return
+						}
+						a.Reopen() // whoever rotates logs does not know of the drain
+					case <-drain.Done():
+						return
+					}
+				}
 			}()
 			return a.Drain(drain)
 		}

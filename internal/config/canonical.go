@@ -66,6 +66,14 @@ func (c *Config) Marshal() []byte {
 	return out.Bytes()
 }
 
+// Settings returns what a policy is set to, as JSON: all that is not a default.
+// Secrets are written as Marshal writes them.
+func Settings(p *Policy) []byte {
+	w := new(canonical)
+	w.fields(reflect.ValueOf(p.Config).Elem(), reflect.ValueOf(p.Kind.New()).Elem())
+	return w.Bytes()
+}
+
 // canonical writes values as JSON with the keys of the language, in the order
 // of the structs.
 type canonical struct {

@@ -17,8 +17,9 @@ import (
 // Pending is a compiled snapshot that is not live yet. Exactly one of Commit
 // and Discard must be called; until then no other compilation begins.
 type Pending struct {
-	g *Gateway
-	s *Snapshot
+	g   *Gateway
+	s   *Snapshot
+	cfg *config.Config
 }
 
 // Commit makes the snapshot the live one. Requests in flight finish on the one
@@ -61,7 +62,7 @@ func (g *Gateway) Compile(cfg *config.Config) (*Pending, config.Faults) {
 	}
 	c.s.Digest = cfg.Digest()
 	c.s.Warnings = len(c.faults)
-	return &Pending{g, c.s}, c.faults
+	return &Pending{g, c.s, cfg}, c.faults
 }
 
 type compiler struct {
@@ -80,6 +81,7 @@ type compiled struct {
 	kind   *policy.Kind
 	policy policy.Policy // nil when it did not compile
 	stage  policy.Stage
+	origin *origin
 	rank   int // place in the catalog
 	repeat bool
 	only   string   // group whose consumers' requests it is for, "" for all
@@ -296,13 +298,13 @@ func (c *compiler) plan(route string, e end, levels ...[]compiled) *plan {
 	change := rewriteOf(e)
 	for _, one := range all {
 		if change != nil && one.stage >= policy.Transform {
-			p.steps = append(p.steps, step{kind: "rewrite", request: change})
+			p.steps = append(p.steps, step{origin: &rewriting, request: change})
 			change = nil
 		}
 		p.add(one)
 	}
 	if change != nil {
-		p.steps = append(p.steps, step{kind: "rewrite", request: change})
+		p.steps = append(p.steps, step{origin: &rewriting, request: change})
 	}
 	return p
 }
@@ -329,6 +331,7 @@ func (c *compiler) compileAll(path, owner string, list []*config.Policy) []compi
 		at := fmt.Sprintf("%s[%d].%s", path, i, p.Kind.Name)
 		count[p.Kind]++
 		done := c.compile(at, fmt.Sprintf("%s #%d", owner, count[p.Kind]), p)
+		done.origin = &origin{kind: p.Kind.Name, owner: owner, path: at, stage: done.stage, policy: done.policy, use: p}
 		if first, ok := seen[p.Kind]; !ok {
 			seen[p.Kind] = i
 		} else if !done.repeat {
@@ -363,6 +366,7 @@ func (c *compiler) compile(path, owner string, p *config.Policy) (out compiled) 
 			return v
 		},
 		Service: c.g.deps.Service,
+		Still:   c.g.deps.Still,
 	}
 	if env.Service == nil {
 		env.Service = func(string) any { return nil }

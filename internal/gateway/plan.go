@@ -3,6 +3,7 @@ package gateway
 import (
 	"slices"
 
+	"gatehouse.dev/gatehouse/internal/config"
 	"gatehouse.dev/gatehouse/internal/exchange"
 	"gatehouse.dev/gatehouse/internal/observe"
 	"gatehouse.dev/gatehouse/internal/policy"
@@ -25,7 +26,7 @@ type plan struct {
 // step is one policy of a plan, with its phases looked up beforehand. Phases
 // that the policy does not have are nil.
 type step struct {
-	kind         string
+	origin       *origin
 	when         *condition // nil: for every request
 	request      policy.OnRequest
 	response     policy.OnResponse
@@ -36,6 +37,20 @@ type step struct {
 	holdRequest  int64
 	holdResponse int64
 }
+
+// origin is what nobody needs to serve a request, and who wants to know why it
+// is served as it is. It is shared by all plans that the policy is part of.
+type origin struct {
+	kind   string
+	owner  string // "gateway", or "listener", "group" or "route" with a name
+	path   string // where the policy stands in the configuration
+	stage  policy.Stage
+	policy policy.Policy
+	use    *config.Policy // nil for what is no policy
+}
+
+// rewriting is the origin of the step that changes the target.
+var rewriting = origin{kind: "rewrite", owner: "route", stage: policy.Transform}
 
 // condition says for whose requests a step runs. It looks at who asks, which
 // stays as it is once stage identify is over.
@@ -62,7 +77,7 @@ func (c *condition) holds(groups []string) bool {
 // add puts a compiled policy at the end of the plan.
 func (p *plan) add(c compiled) {
 	v := c.policy
-	s := step{kind: c.kind.Name, always: c.stage == policy.Report}
+	s := step{origin: c.origin, always: c.stage == policy.Report}
 	if c.only != "" || c.unless != nil {
 		s.when = &condition{c.only, c.unless}
 	}

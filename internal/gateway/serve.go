@@ -39,6 +39,7 @@ type Deps struct {
 	Metrics  *observe.Metrics
 	Upstream func(name string, cfg *config.Upstream) (Upstream, error)
 	Service  func(name string) any // what policies may ask for by name; may be nil
+	Still    bool                  // snapshots are only looked at: nothing is begun that asks others
 	// Challenge answers an ACME authority's question about a host; may be nil.
 	Challenge func(host, path string) (answer string, ok bool)
 }

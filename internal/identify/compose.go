@@ -62,6 +62,9 @@ func Compose(env *policy.Env, one bool, uses []*policy.Use, o Options) (*Composi
 		if option := m.Alone(); option != "" {
 			faults = append(faults, &policy.Fault{Field: at + "." + option, Text: option + " has no effect here", Hint: "set it beside policies"})
 		}
+		if env.Still {
+			m = still{m}
+		}
 		members = append(members, m)
 		if r, ok := p.(policy.OnResponse); ok {
 			c.responses = append(c.responses, r)
@@ -250,6 +253,17 @@ func concealAll(members []Member, x *exchange.Exchange) {
 	for _, m := range members {
 		conceal(m.Method(), x)
 	}
+}
+
+// still is a member where it is only looked at what happens: it does not ask
+// others, and says so. The members before it have their say all the same.
+type still struct{ Member }
+
+func (s still) Prove(x *exchange.Exchange) error {
+	if text := reaches(s.Method(), x); text != "" {
+		return unavailable(&policy.LeftOut{Text: text})
+	}
+	return s.Member.Prove(x)
 }
 
 // challenges joins those of several methods (RFC 9110, section 11.6.1).

@@ -206,6 +206,18 @@ var _ policy.Conceals = (*Step)(nil)
 // Conceal takes the method's credentials out of a copy of a request.
 func (s *Step) Conceal(x *exchange.Exchange) { conceal(s.method, x) }
 
+var _ policy.Reaches = (*Step)(nil)
+
+// Reaches says what the method would ask others.
+func (s *Step) Reaches(x *exchange.Exchange) string { return reaches(s.method, x) }
+
+func reaches(m Method, x *exchange.Exchange) string {
+	if r, ok := m.(policy.Reaches); ok {
+		return r.Reaches(x)
+	}
+	return ""
+}
+
 // conceal hides what a method would read, and what it is made of by itself.
 func conceal(m Method, x *exchange.Exchange) {
 	if c, ok := m.(policy.Conceals); ok {

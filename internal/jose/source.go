@@ -36,6 +36,7 @@ type Timing struct {
 	Refresh  time.Duration // between loads when all is well
 	Cooldown time.Duration // the least time between loads that tokens cause
 	Patience time.Duration // how long a request waits for keys at most
+	Still    bool          // nothing is ever loaded
 }
 
 // ErrUnavailable says that the keys of an issuer are not known.
@@ -47,6 +48,10 @@ func NewSource(log *slog.Logger, t Timing, load func(context.Context) (*Set, err
 	s := &Source{
 		load: load, log: log, refresh: t.Refresh, cooldown: t.Cooldown, patience: t.Patience,
 		wanted: make(chan struct{}, 1), stop: stop, ended: make(chan struct{}), attempt: make(chan struct{}),
+	}
+	if t.Still {
+		close(s.ended)
+		return s
 	}
 	go s.run(ctx)
 	return s

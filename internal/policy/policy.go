@@ -130,6 +130,25 @@ type Conceals interface {
 	Conceal(x *exchange.Exchange)
 }
 
+// Reaches is a policy whose request step reaches beyond the exchange and this
+// process's memory: it asks somebody, counts where others see it, looks at the
+// machine, or waits. An explanation leaves such a step out. Every policy that
+// can do any of that implements it.
+type Reaches interface {
+	// Reaches says in words what the step would do with a request, such as
+	// "asks https://id.example.com/keys for the issuer's keys", without doing
+	// it; "" when for this one it would do nothing of the sort. It names no
+	// credential.
+	Reaches(x *exchange.Exchange) string
+}
+
+// LeftOut is the cause of a problem by which a part of a policy says what Reaches
+// would have said, had it been asked: it was not done, and the verdict is not
+// known. There is none but where Env is Still.
+type LeftOut struct{ Text string }
+
+func (l *LeftOut) Error() string { return "not done: " + l.Text }
+
 // Preflights is a policy that answers CORS preflights. A route with one takes
 // the OPTIONS that asks for a request which the route would take.
 type Preflights interface{ Preflights() }
@@ -144,6 +163,7 @@ type Env struct {
 	Slots   *Slots                                  // numbers of private state, see Slot
 	Keep    func(key string, create func() any) any // live object that outlasts a reload: same key, same object
 	Service func(name string) any                   // what app offers under a name; nil when there is none
+	Still   bool                                    // it is only looked at what is compiled: nothing is begun that asks others
 }
 
 // Fault is one thing wrong with a policy's settings.

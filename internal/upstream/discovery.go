@@ -25,7 +25,9 @@ func (u *Upstream) discover(d *config.Discovery) error {
 		return err
 	}
 	f := &finder{u: u, allowEmpty: d.AllowEmpty, allowLocal: d.AllowLocal, known: make(map[string][]string)}
-	go source.Watch(u.ctx, f.told)
+	if !u.still {
+		go source.Watch(u.ctx, f.told)
+	}
 	return nil
 }
 

@@ -70,7 +70,7 @@ func (u *Upstream) newEndpoint(p place, warm bool) *endpoint {
 	if p.scheme == secureHTTP2 {
 		e.tls = e.offer(alpnHTTP2)
 	}
-	if u.health != nil && !u.retired {
+	if u.health != nil && !u.retired && !u.still {
 		ctx, stop := context.WithCancel(u.ctx)
 		e.stop = stop
 		go u.check(ctx, e)

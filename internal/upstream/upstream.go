@@ -49,6 +49,7 @@ type Options struct {
 	Meter    Meter    // nil: nothing is counted
 	Resolver Resolver // nil: one that asks the machine's name servers
 	Memory   *Memory  // what outlives a change of settings; nil: nothing does
+	Still    bool     // it is only looked at: no name is resolved, no endpoint looked for or checked
 }
 
 // Upstream is a service behind the gateway. It is safe for concurrent use.
@@ -62,6 +63,7 @@ type Upstream struct {
 	service  *history
 	header   int // version of the PROXY header that begins connections, 0 for none
 
+	still     bool // see Options
 	balance   balancing
 	key       func(x *exchange.Exchange) uint64 // nil: the balance does not hash
 	limits    h1.ResponseLimits
@@ -124,7 +126,7 @@ func New(name string, cfg *config.Upstream, o Options) (*Upstream, error) {
 // prepare returns an upstream that start makes ready.
 func prepare(name string, cfg *config.Upstream, o Options) (*Upstream, error) {
 	u := &Upstream{
-		name: name, sweeper: o.Sweeper, log: o.Log, meter: o.Meter, resolver: o.Resolver, memory: o.Memory,
+		name: name, sweeper: o.Sweeper, log: o.Log, meter: o.Meter, resolver: o.Resolver, memory: o.Memory, still: o.Still,
 		pool: cfg.Connections, preserve: cfg.Host != "endpoint", zone: cfg.Zone,
 		limits: h1.ResponseLimits{
 			HeaderBytes: maxHeaderBytes, Headers: maxHeaders,
@@ -183,7 +185,7 @@ func (u *Upstream) start(cfg *config.Upstream) error {
 	}
 	u.live.Store(&set{})
 	u.rebuild()
-	if slices.ContainsFunc(u.sites, func(s *site) bool { return s.name != "" }) {
+	if !u.still && slices.ContainsFunc(u.sites, func(s *site) bool { return s.name != "" }) {
 		go u.resolve(u.ctx)
 	}
 	if cfg.Discovery == nil {

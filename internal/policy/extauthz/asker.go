@@ -27,6 +27,7 @@ var (
 // asker asks, and does what the service says.
 type asker struct {
 	client  auth.AuthorizationClient
+	url     string
 	timeout time.Duration
 	open    bool
 	body    int64
@@ -58,6 +59,9 @@ func (a *asker) HoldRequest() int64 { return a.body }
 
 // HoldResponse is nothing.
 func (a *asker) HoldResponse() int64 { return 0 }
+
+// Reaches says which service is asked.
+func (a *asker) Reaches(*exchange.Exchange) string { return "asks " + a.url }
 
 func (a *asker) Request(x *exchange.Exchange) policy.Verdict {
 	h := &x.Request.Header

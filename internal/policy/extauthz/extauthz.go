@@ -87,7 +87,7 @@ func (c *Config) Compile(env *policy.Env) (policy.Policy, error) {
 		return out
 	}
 	a := &asker{
-		timeout: c.Timeout.D(), open: c.FailOpen, body: int64(c.Body), context: c.Context, tell: policy.NewTeller(env), dryRun: c.DryRun,
+		url: c.URL, timeout: c.Timeout.D(), open: c.FailOpen, body: int64(c.Body), context: c.Context, tell: policy.NewTeller(env), dryRun: c.DryRun,
 		headers: names("headers", c.Headers), sets: names("sets", c.Sets), answers: names("answers", c.Answers),
 		slot: policy.NewSlot[state](env),
 	}

@@ -6,7 +6,9 @@ package fault
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
+	"strings"
 
 	"gatehouse.dev/gatehouse/internal/exchange"
 	"gatehouse.dev/gatehouse/internal/policy"
@@ -84,6 +86,23 @@ func (p *injector) Request(x *exchange.Exchange) policy.Verdict {
 		return policy.Stop
 	}
 	return policy.Next
+}
+
+// Reaches says what is injected: neither a wait nor dice explain anything.
+func (p *injector) Reaches(x *exchange.Exchange) string {
+	if p.c.Field != "" {
+		if _, ok := x.Request.Header.Lookup(p.c.Field); !ok {
+			return ""
+		}
+	}
+	var parts []string
+	if p.c.Delay > 0 {
+		parts = append(parts, fmt.Sprintf("delays %g%% of requests by %s", 100*float64(p.c.DelayShare), p.c.Delay.D()))
+	}
+	if p.c.Abort > 0 {
+		parts = append(parts, fmt.Sprintf("answers %g%% with %d", 100*float64(p.c.AbortShare), p.c.Abort))
+	}
+	return strings.Join(parts, ", ")
 }
 
 // hit throws the dice.

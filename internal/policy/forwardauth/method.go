@@ -138,6 +138,9 @@ func (m *method) elsewhere(x *exchange.Exchange, a *fetch.Answer) error {
 	return identify.ErrAnswered
 }
 
+// Reaches says that the method always asks.
+func (m *method) Reaches(*exchange.Exchange) string { return "asks " + m.config.URL }
+
 func (m *method) Place() string { return "request" }
 
 // Hide takes out what the client sent in place of what only the service may

@@ -53,6 +53,17 @@ func (k *keeper) HoldRequest() int64 { return k.maxBody }
 // HoldResponse is nothing: an answer that is too large to be kept still passes.
 func (k *keeper) HoldResponse() int64 { return 0 }
 
+// Reaches says that a request with a key is looked for among those that were
+// carried out.
+func (k *keeper) Reaches(x *exchange.Exchange) string {
+	if name, ok := x.Request.Header.Lookup("Idempotency-Key"); !ok || !slices.Contains(k.methods, x.Request.Method) {
+		return ""
+	} else if _, ok := parseKey(name); !ok {
+		return ""
+	}
+	return "looks for an earlier request with this Idempotency-Key"
+}
+
 func (k *keeper) Request(x *exchange.Exchange) policy.Verdict {
 	if !slices.Contains(k.methods, x.Request.Method) {
 		return policy.Next

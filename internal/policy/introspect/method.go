@@ -179,6 +179,14 @@ func (m *method) read(active bool, claims map[string]any, now int64) (t *token, 
 	return t, exp
 }
 
+// Reaches says that a token makes the method ask its issuer.
+func (m *method) Reaches(x *exchange.Exchange) string {
+	if text, _, err := m.bound.Find(&m.place, &x.Request, longest); err != nil || text == "" {
+		return ""
+	}
+	return "asks " + m.config.URL + " about the token"
+}
+
 func (m *method) Place() string { return m.place.String() }
 
 func (m *method) Hide(x *exchange.Exchange, proved bool) {

@@ -21,6 +21,7 @@ type issuer struct {
 	algorithms []string // nil: all that fit
 	fixed      *jose.Set
 	source     *jose.Source // nil: fixed only
+	at         string       // where source learns of keys
 }
 
 // patience is how long a request waits for keys that are being loaded.
@@ -57,9 +58,13 @@ func (s *Issuer) compile(env *policy.Env, c *Config) (*issuer, []error) {
 		return out, append(faults, f...)
 	}
 	if faults == nil {
+		out.at = s.JWKSURL
+		if out.at == "" {
+			out.at = s.Issuer
+		}
 		out.source = env.Keep("keys "+identify.Fingerprint(s.Issuer, s.JWKSURL, c.Refresh, c.Cooldown, c.HTTP), func() any {
 			return jose.NewSource(env.Log.With("issuer", s.Issuer), jose.Timing{
-				Refresh: c.Refresh.D(), Cooldown: c.Cooldown.D(), Patience: patience,
+				Refresh: c.Refresh.D(), Cooldown: c.Cooldown.D(), Patience: patience, Still: env.Still,
 			}, load)
 		}).(*jose.Source)
 	}
@@ -157,6 +162,15 @@ func (i *issuer) find(kid, alg string) ([]*jose.Key, error) {
 	if i.algorithms != nil && !slices.Contains(i.algorithms, alg) {
 		return nil, fmt.Errorf("algorithm %q is not one of the issuer", alg)
 	}
+	keys := i.known(kid, alg)
+	if keys != nil || i.source == nil {
+		return keys, nil
+	}
+	return i.source.Find(kid, alg)
+}
+
+// known returns those of the keys that were given beforehand.
+func (i *issuer) known(kid, alg string) []*jose.Key {
 	keys := i.fixed.Find(kid, alg)
 	if keys == nil && kid != "" {
 		// A key that was given without an id is good for any.
@@ -166,10 +180,7 @@ func (i *issuer) find(kid, alg string) ([]*jose.Key, error) {
 			}
 		}
 	}
-	if keys != nil || i.source == nil {
-		return keys, nil
-	}
-	return i.source.Find(kid, alg)
+	return keys
 }
 
 // secrets takes part in fingerprints for what they do not show themselves.

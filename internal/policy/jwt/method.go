@@ -86,6 +86,24 @@ func (m *method) Prove(x *exchange.Exchange) error {
 	return m.identify(x, v)
 }
 
+// Reaches says whom a token makes the method ask: the issuer, for keys that are
+// not given beforehand.
+func (m *method) Reaches(x *exchange.Exchange) string {
+	text, _, err := m.bound.Find(&m.place, &x.Request, jose.Longest)
+	if err != nil || text == "" {
+		return ""
+	}
+	t, err := jose.Parse(text)
+	if err != nil || t.Typ != "" && !slices.Contains(m.types, t.Typ) {
+		return ""
+	}
+	i := m.issuers[t.Text("iss")]
+	if i == nil || i.source == nil || i.algorithms != nil && !slices.Contains(i.algorithms, t.Alg) || i.known(t.Kid, t.Alg) != nil {
+		return ""
+	}
+	return "verifies the token by the keys of " + i.at
+}
+
 // identify fills in what a verified token says, and whose consumer it is. That
 // is looked up every time: it may have changed.
 func (m *method) identify(x *exchange.Exchange, v *verified) error {

@@ -254,6 +254,14 @@ func (m *method) person(e *ldap.Entry, user string) *person {
 	return p
 }
 
+// Reaches says that a password makes the method ask the directory.
+func (m *method) Reaches(x *exchange.Exchange) string {
+	if text, err := m.place.Find(&x.Request, longest); err != nil || text == "" {
+		return ""
+	}
+	return "asks the directory at " + m.config.URL
+}
+
 func (m *method) Place() string { return m.place.String() }
 
 func (m *method) Hide(x *exchange.Exchange, proved bool) {

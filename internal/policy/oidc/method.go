@@ -157,6 +157,12 @@ func redirect(x *exchange.Exchange, to string, out *cookies) error {
 	return identify.ErrAnswered
 }
 
+// Reaches says that the method needs the provider, whether to sign somebody in
+// or to renew a session.
+func (m *method) Reaches(*exchange.Exchange) string {
+	return "looks for a session, and signs in at " + m.config.Issuer
+}
+
 func (m *method) Place() string { return "session" }
 
 // Hide takes the session, and logins that are under way, out of the cookies.

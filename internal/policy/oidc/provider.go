@@ -34,7 +34,7 @@ type metadata struct {
 
 func newProvider(env *policy.Env, c *Config, client *fetch.Client) *provider {
 	p := &provider{client: client}
-	p.Source = jose.NewSource(env.Log.With("issuer", c.Issuer), jose.Timing{Refresh: c.Refresh.D(), Cooldown: 30 * time.Second, Patience: 3 * time.Second},
+	p.Source = jose.NewSource(env.Log.With("issuer", c.Issuer), jose.Timing{Refresh: c.Refresh.D(), Cooldown: 30 * time.Second, Patience: 3 * time.Second, Still: env.Still},
 		func(ctx context.Context) (*jose.Set, error) { return p.load(ctx, c) })
 	return p
 }

@@ -111,6 +111,14 @@ func (a *asker) Request(x *exchange.Exchange) policy.Verdict {
 	return policy.Stop
 }
 
+// Reaches says which server is asked, unless the rule runs here.
+func (a *asker) Reaches(*exchange.Exchange) string {
+	if a.rule != nil {
+		return ""
+	}
+	return "asks " + a.url
+}
+
 func (a *asker) decide(x *exchange.Exchange) (*verdict, error) {
 	question, err := json.Marshal(map[string]*input{"input": a.input(x)})
 	if err != nil {

@@ -47,6 +47,9 @@ type state struct {
 	problem exchange.Problem
 }
 
+// Reaches says where the quota is kept.
+func (m *meter) Reaches(*exchange.Exchange) string { return "counts against " + m.policy }
+
 func (m *meter) Request(x *exchange.Exchange) policy.Verdict {
 	s := m.slot.Get(x)
 	s.caller = key.Digest(m.by.Text(x))

@@ -95,6 +95,14 @@ func (l *limiter) Request(x *exchange.Exchange) policy.Verdict {
 	return policy.Stop
 }
 
+// Reaches says that the limits are counted where other gateways see it.
+func (l *limiter) Reaches(*exchange.Exchange) string {
+	if l.store == nil {
+		return ""
+	}
+	return "counts in redis against " + l.policy
+}
+
 // take asks the local limits one after the other. What earlier ones gave to a
 // request that a later one refuses is given back.
 func (l *limiter) take(s *state, now int64) (refused int) {

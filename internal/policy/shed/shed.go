@@ -72,6 +72,14 @@ type shedder struct {
 	never bool
 }
 
+// Reaches says that the step looks at the machine.
+func (s *shedder) Reaches(*exchange.Exchange) string {
+	if s.never {
+		return ""
+	}
+	return "looks at the load of the gateway"
+}
+
 // Request turns a share of the requests away: none, some or all of a priority
 // before any of the next.
 func (s *shedder) Request(x *exchange.Exchange) policy.Verdict {

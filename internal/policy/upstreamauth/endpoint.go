@@ -224,7 +224,7 @@ func (c *ClientCredentials) compile(env *policy.Env) (policy.Policy, error) {
 			},
 		}
 	}).(*tokens)
-	return &issued{tokens: kept, place: p}, nil
+	return &issued{tokens: kept, place: p, at: c.TokenURL}, nil
 }
 
 // more adds whom the token is for, each a parameter of its own (RFC 8693,
@@ -267,7 +267,7 @@ func (c *TokenExchange) compile(env *policy.Env) (policy.Policy, error) {
 			},
 		}
 	}).(*tokens)
-	return &issued{tokens: kept, place: p, caller: true}, nil
+	return &issued{tokens: kept, place: p, at: c.TokenURL, caller: true}, nil
 }
 
 // exchange asks for the token in place of the caller's (RFC 8693, section 2).

@@ -243,6 +243,7 @@ func (w waker) Interrupt() {
 type issued struct {
 	tokens *tokens
 	place  place
+	at     string
 	caller bool // the tokens are for the caller's, and not for the gateway's own
 }
 
@@ -265,6 +266,14 @@ func (i *issued) Request(x *exchange.Exchange) policy.Verdict {
 	}
 	i.place.put(&x.Request.Header, t.value)
 	return policy.Next
+}
+
+// Reaches says where the tokens come from.
+func (i *issued) Reaches(x *exchange.Exchange) string {
+	if i.caller && x.Who.Token == "" {
+		return ""
+	}
+	return "gets a token from " + i.at
 }
 
 // Conceal implements policy.Conceals.
