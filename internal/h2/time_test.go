@@ -46,6 +46,11 @@ func (c *timed) wants(t *testing.T, want ...string) {
 
 // inTime runs a test under virtual time, with one connection to a server.
 func inTime(t *testing.T, l *Limits, handler func(*exchange.Exchange), f func(t *testing.T, c *timed, s *Server)) {
+	inTimeOver(t, func(c net.Conn) net.Conn { return c }, l, handler, f)
+}
+
+// inTimeOver is inTime with a hand in the server's end of the connection.
+func inTimeOver(t *testing.T, end func(net.Conn) net.Conn, l *Limits, handler func(*exchange.Exchange), f func(t *testing.T, c *timed, s *Server)) {
 	synctest.Test(t, func(t *testing.T) {
 		sweeper := wire.NewSweeper()
 		s := &Server{Handler: handler}
@@ -54,7 +59,7 @@ func inTime(t *testing.T, l *Limits, handler func(*exchange.Exchange), f func(t 
 		served := make(chan struct{})
 		go func() {
 			defer close(served)
-			wc := wire.New(there, sweeper)
+			wc := wire.New(end(there), sweeper)
 			wc.SetTimeout(time.Second) // of whoever had it before
 			s.Serve(wc, &exchange.Client{})
 		}()
@@ -66,6 +71,12 @@ func inTime(t *testing.T, l *Limits, handler func(*exchange.Exchange), f func(t 
 		sweeper.Close()
 	})
 }
+
+// halfPipe is the end of a pipe that can be closed by half, of which the other
+// end learns nothing.
+type halfPipe struct{ net.Conn }
+
+func (halfPipe) CloseWrite() error { return nil }
 
 // greet sends preface and settings.
 func (c *timed) greet(settings ...http2.Setting) {
@@ -296,5 +307,56 @@ func TestDrainWithoutPong(t *testing.T) {
 			}
 		}
 		c.wants(t, "end")
+	})
+}
+
+// Who has misused the connection is not read from any more. His bytes wait
+// until he is cut off, and so does he.
+func TestOffenderIsHeld(t *testing.T) {
+	half := func(c net.Conn) net.Conn { return halfPipe{c} }
+	for _, c := range []struct {
+		name string
+		held int32 // others that are
+		want time.Duration
+	}{
+		{"alone", 0, holdTime},
+		{"the last one", mostHeld - 1, holdTime},
+		{"one too many", mostHeld, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			inTimeOver(t, half, tableLimits(), echo, func(t *testing.T, h *timed, s *Server) {
+				s.held.Store(c.held)
+				h.read()
+				h.greet()
+				for range chatBurst + 1 {
+					h.fr.WritePing(false, [8]byte{})
+				}
+				h.wants(t, "goaway 0 ENHANCE_YOUR_CALM")
+				start := time.Now()
+				if n, err := h.nc.Write([]byte{0}); err == nil {
+					t.Errorf("%d bytes were read after the end", n)
+				}
+				within(t, start, c.want)
+				synctest.Wait()
+				if got := s.held.Load(); got != c.held {
+					t.Errorf("%d are held, want %d", got, c.held)
+				}
+			})
+		})
+	}
+	t.Run("cut", func(t *testing.T) {
+		inTimeOver(t, half, tableLimits(), echo, func(t *testing.T, h *timed, s *Server) {
+			h.read()
+			h.greet()
+			for range chatBurst + 1 {
+				h.fr.WritePing(false, [8]byte{})
+			}
+			h.wants(t, "goaway 0 ENHANCE_YOUR_CALM")
+			synctest.Wait()
+			start := time.Now()
+			s.Cut()
+			h.wants(t, "end")
+			within(t, start, 0)
+		})
 	})
 }
