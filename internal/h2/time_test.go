@@ -360,3 +360,56 @@ func TestOffenderIsHeld(t *testing.T) {
 		})
 	})
 }
+
+// The upstream's limit for the whole exchange ends writing too, however patient
+// the server is and whatever the client takes now and then. It is no limit of
+// what comes after.
+func TestDueAnswer(t *testing.T) {
+	const limit = 10 * time.Second
+	l := tableLimits()
+	l.IdleTimeout = time.Hour
+	var failed chan error // made where time is virtual
+	inTime(t, l, func(x *exchange.Exchange) {
+		x.Times.Due = exchange.Now() + int64(limit)
+		if x.Request.Path == "/" {
+			reply(x, "done")
+			return
+		}
+		x.Response.Status, x.Response.Length = 200, exchange.Unknown
+		err := x.Down.WriteHead(x)
+		for err == nil {
+			if err = x.Down.WriteBody(make([]byte, 4<<10)); err == nil {
+				err = x.Down.Flush()
+			}
+		}
+		x.Down.Abort()
+		failed <- err
+	}, func(t *testing.T, c *timed, _ *Server) {
+		failed = make(chan error, 1)
+		c.read()
+		c.greet(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 8 << 10})
+		start := time.Now()
+		c.request(1, true, ":method", "GET", ":scheme", "http", ":authority", "a.example", ":path", "/long")
+		for range 9 {
+			time.Sleep(time.Second)
+			c.fr.WriteWindowUpdate(1, 4<<10) // progress
+		}
+		if err := <-failed; !errors.Is(err, wire.ErrTimeout) {
+			t.Error(err)
+		}
+		within(t, start, limit)
+		for {
+			got := <-c.frames
+			if got == "reset 1 INTERNAL_ERROR" {
+				break
+			}
+			if strings.HasPrefix(got, "data 1 ") && !strings.HasSuffix(got, "end") || got == "headers 1 :status=200" {
+				continue
+			}
+			t.Fatal(got)
+		}
+		time.Sleep(10 * limit)
+		c.request(3, true, simple...)
+		c.wants(t, "headers 3 :status=200", "data 3 4 end")
+	})
+}
