@@ -72,6 +72,7 @@ type link struct {
 	idleBy  int64
 	notice  int64 // when idle is called in any case
 	writeBy int64
+	tookBy  int64 // what writeBy was for the last write that went out
 	closeBy int64
 	idleFor time.Duration // how long a write, or a stream's wait, may make no progress, 0 for ever
 	held    *atomic.Int32 // how many connections are held after an offence, nil where none is

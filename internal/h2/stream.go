@@ -112,7 +112,7 @@ func (s *stream) awaitWrite() error {
 		s.l.arm(s.writeBy)
 	}
 	if s.dueBy != 0 {
-		if s.dueBy <= exchange.Now() {
+		if s.overdue(exchange.Now()) {
 			return wire.ErrTimeout
 		}
 		s.l.arm(s.dueBy)
@@ -130,6 +130,9 @@ func (s *stream) awaitWrite() error {
 	}
 	return nil
 }
+
+// overdue reports whether the time for all that is sent has passed.
+func (s *stream) overdue(now int64) bool { return s.dueBy != 0 && s.dueBy <= now }
 
 // move notes progress, where it counts for both directions.
 func (s *stream) move() {

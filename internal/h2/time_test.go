@@ -413,3 +413,43 @@ func TestDueAnswer(t *testing.T) {
 		c.wants(t, "headers 3 :status=200", "data 3 4 end")
 	})
 }
+
+// An answer that waits behind a more urgent one is not given up while the
+// client takes what it gets: it is not the client that stalls.
+func TestWaitingBehindOthers(t *testing.T) {
+	l := tableLimits()
+	l.IdleTimeout = 20 * time.Second
+	var failed chan error // made where time is virtual
+	inTime(t, l, func(x *exchange.Exchange) {
+		x.Response.Status, x.Response.Length = 200, exchange.Unknown
+		err := x.Down.WriteHead(x)
+		for err == nil {
+			err = x.Down.WriteBody(make([]byte, 16<<10))
+		}
+		x.Down.Abort()
+		failed <- err
+	}, func(t *testing.T, c *timed, s *Server) {
+		failed = make(chan error, 2)
+		over := make(chan bool)
+		start := time.Now()
+		c.background(func() {
+			p := make([]byte, 16<<10)
+			for time.Since(start) < 5*l.IdleTimeout {
+				if _, err := io.ReadFull(c.nc, p); err != nil {
+					break
+				}
+				time.Sleep(time.Second)
+			}
+			close(over)
+		})
+		c.greet(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1<<31 - 1})
+		c.fr.WriteWindowUpdate(0, 1<<30)
+		c.request(1, true, append(simple, "priority", "u=0")...)
+		c.request(3, true, append(simple, "priority", "u=7")...)
+		select {
+		case err := <-failed:
+			t.Errorf("after %v: %v", time.Since(start), err)
+		case <-over:
+		}
+	})
+}
