@@ -453,3 +453,29 @@ func TestWaitingBehindOthers(t *testing.T) {
 		}
 	})
 }
+
+// A tunnel is no answer: nothing of it is due.
+func TestTunnelIsNotDue(t *testing.T) {
+	const limit = 10 * time.Second
+	inTime(t, tableLimits(), func(x *exchange.Exchange) {
+		x.Times.Due = exchange.Now() + int64(limit)
+		x.Response.Status = 101
+		x.Response.Header.Set(acceptField, acceptOf(x.Request.Header.Known(exchange.SecWebSocketKey)))
+		s, err := x.Down.Upgrade(x)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		if _, err := s.Write([]byte("late")); err != nil {
+			t.Error(err)
+		}
+	}, func(t *testing.T, c *timed, _ *Server) {
+		c.read()
+		c.greet(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
+		c.request(1, false, with(":method", "CONNECT", ":protocol", "websocket")...)
+		c.wants(t, "headers 1 :status=200")
+		time.Sleep(2 * limit)
+		c.fr.WriteWindowUpdate(1, 10)
+		c.wants(t, "data 1 4", "reset 1 CANCEL")
+	})
+}
