@@ -298,7 +298,15 @@ func TestDrainWithoutPong(t *testing.T) {
 		c.request(3, true, simple...) // it was on its way
 		c.wants(t, "goaway 3 NO_ERROR")
 		within(t, start, drainTime)
-		c.request(5, true, simple...) // it is ignored
+		// These are ignored, with all that belongs to them.
+		c.request(5, true, simple...)
+		c.request(7, false, with(":method", "POST")...)
+		c.fr.WriteData(7, false, []byte("body"))
+		c.fr.WriteWindowUpdate(7, 1)
+		c.fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 7, BlockFragment: c.fields("x-trailer", "a"), EndHeaders: true, EndStream: true})
+		c.request(9, false, with(":method", "POST")...)
+		c.fr.WriteRSTStream(9, http2.ErrCodeCancel)
+		synctest.Wait()
 		let <- true
 		let <- true
 		for range 4 {
@@ -477,5 +485,24 @@ func TestTunnelIsNotDue(t *testing.T) {
 		time.Sleep(2 * limit)
 		c.fr.WriteWindowUpdate(1, 10)
 		c.wants(t, "data 1 4", "reset 1 CANCEL")
+	})
+}
+
+// Requests that come after the end of a connection was announced are ignored,
+// and still cost.
+func TestFloodAfterTheEnd(t *testing.T) {
+	inTime(t, tableLimits(), guardedWait, func(t *testing.T, c *timed, s *Server) {
+		c.read()
+		c.greet()
+		c.request(1, true, simple...)
+		synctest.Wait()
+		s.Drain()
+		c.wants(t, "goaway 2147483647 NO_ERROR", "goaway 1 NO_ERROR")
+		for i := range resetBurst + 2*resetRate {
+			if c.request(uint32(2*i+3), true, simple...) != nil {
+				break
+			}
+		}
+		c.wants(t, "goaway 1 ENHANCE_YOUR_CALM", "end")
 	})
 }
