@@ -9,6 +9,7 @@ type guard struct {
 	resets budget // streams that were begun for nothing
 	chat   budget // frames that ask for nothing, or for an answer only
 	crumbs budget // DATA that is small because the other end's window is
+	gives  int    // window updates that what was sent accounts for
 }
 
 const (
@@ -20,6 +21,9 @@ const (
 	// window updates for the stream and the connection, a PING that measures
 	// the path, a priority.
 	chatEarned = 4
+	// givesMost is how many window updates are owed at most. There may be many
+	// at once: who reads late gives back late, and some do it in small portions.
+	givesMost = 1 << 17
 	// crumbSize is what a DATA frame that a window cut short should at least
 	// have. Each that has four times as much makes up for one that has not.
 	crumbSize = 256
@@ -48,6 +52,21 @@ func (g *guard) chatter(n int) error {
 		return calm("too many frames that bring nothing")
 	}
 	return nil
+}
+
+// give takes note of a window update.
+func (g *guard) give() error {
+	if g.gives > 0 {
+		g.gives--
+		return nil
+	}
+	return g.chatter(1)
+}
+
+// sent takes note of a DATA frame of ours with n bytes.
+func (g *guard) sent(n int) {
+	g.chat.earn(chatEarned)
+	g.gives = min(g.gives+chatEarned+n>>10, givesMost)
 }
 
 // crumb takes note of a DATA frame that a tiny window made tiny.

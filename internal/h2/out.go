@@ -235,7 +235,7 @@ func (s *stream) send(p []byte) error {
 		l.out = append(b, p[:n]...)
 		s.sendWindow -= n
 		l.sendWindow -= n
-		l.guard.chat.earn(chatEarned + n>>10) // some give windows back in small portions
+		l.guard.sent(n)
 		if n >= 4*crumbSize {
 			l.guard.crumbs.earn(1) // the rest of a window may be small
 		}
