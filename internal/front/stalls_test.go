@@ -2,7 +2,6 @@ package front
 
 import (
 	"io"
-	"strings"
 	"testing"
 	"time"
 
@@ -48,9 +47,6 @@ func endless(failed chan<- error, due time.Duration) func(x *exchange.Exchange) 
 func TestWaysEndAnswersThatAreDue(t *testing.T) {
 	failed := make(chan error, 1)
 	eachWay(t, always(endless(failed, 200*time.Millisecond)), nil, func(t *testing.T, p *party) {
-		if strings.Contains(t.Name(), "HTTP/2") {
-			t.Skip("its streams have tests of their own")
-		}
 		stalled(t, p, failed)
 	})
 }

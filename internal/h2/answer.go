@@ -102,6 +102,9 @@ func (t *turn) writeHead(r *exchange.Response, status int, length int64) error {
 		date = k.s.dates.At(k.c.Clock())
 	}
 	k.mu.Lock()
+	if r.Status != 101 {
+		t.dueBy = t.x.Times.Due // a tunnel is no answer
+	}
 	a.broken = t.sendHead(96+fieldsSize(&r.Header), false, func(b []byte) []byte {
 		b = appendFields(appendStatus(b, status), &r.Header, hopFields)
 		if date != "" {

@@ -218,6 +218,7 @@ func (a *call) openStream(host string, expect, end bool) error {
 	a.moved = now
 	if d := a.limits.Request; d > 0 {
 		a.requestBy = now + int64(d)
+		a.x.Times.Due = a.requestBy
 	}
 	if d := a.limits.Try; d > 0 {
 		a.tryBy = now + int64(d)
@@ -492,6 +493,7 @@ func (a *call) finish() {
 		}
 	}
 	x.Request.Lent = false
+	x.Times.Due = 0
 	// What Cancel says from here on does not concern this stream.
 	_ = x.Bind(nil)
 	c.mu.Lock()

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/net/http2"
+
 	"gatehouse.dev/gatehouse/internal/exchange"
 	"gatehouse.dev/gatehouse/internal/wire"
 )
@@ -348,5 +350,35 @@ func mustTrip(t *testing.T, c *Client, x *exchange.Exchange) {
 	}
 	if err := c.RoundTrip(x, "up.example"); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// The exchange says when its answer is due, as long as the upstream is at it.
+func TestDue(t *testing.T) {
+	for _, limit := range []time.Duration{0, time.Minute} {
+		l := responseLimits()
+		l.Request = limit
+		c, _ := dialClient(t, plainServer(t, answers()), l)
+		x := newExchange("GET", "/hello")
+		before := exchange.Now()
+		mustTrip(t, c, x)
+		if due := x.Times.Due; (due != 0) != (limit != 0) || due != 0 && due < before+int64(limit) {
+			t.Errorf("due %d, began at %d, limit %v", due, before, limit)
+		}
+		if _, err := readAnswer(x); err != nil {
+			t.Error(err)
+		}
+		x.Response.Body.Close()
+		if x.Times.Due != 0 {
+			t.Error("due after the end")
+		}
+	}
+	k, _, u := upstream(t, &ResponseLimits{HeaderBytes: 8192, Headers: 50, Request: time.Minute})
+	x := newExchange("GET", "/")
+	done := trip(t, k, x)
+	u.next()
+	u.fr.WriteRSTStream(1, http2.ErrCodeInternal)
+	if err := <-done; err == nil || x.Times.Due != 0 {
+		t.Errorf("%v, due %d after the end", err, x.Times.Due)
 	}
 }

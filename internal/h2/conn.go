@@ -25,6 +25,7 @@ type conn struct {
 	served  int
 	warned  bool              // the client was told that the connection will end
 	early   map[uint32]string // priorities of streams that are still to come
+	crossed uint32            // the last stream that came after the GOAWAY, on its way when that was sent
 }
 
 var errCut = errors.New("connection was cut")
@@ -130,7 +131,7 @@ func (k *conn) goAway() {
 
 func (k *conn) lastSeen() uint32 { return k.lastID }
 
-func (k *conn) opened(id uint32) bool { return id <= k.lastID && id%2 == 1 }
+func (k *conn) opened(id uint32) bool { return id <= max(k.lastID, k.crossed) && id%2 == 1 }
 
 func (k *conn) settings() {}
 
@@ -181,7 +182,9 @@ func (k *conn) head(id uint32, _ bool) (section, *exchange.Header, int, int, err
 	case id <= k.lastID:
 		return ignored, nil, most, fields, k.stray(id, http2.FrameHeaders)
 	case k.closing:
-		return ignored, nil, most, fields, nil // the client knows that nobody acts on it
+		// The client knows that nobody acts on it.
+		k.crossed = max(k.crossed, id)
+		return ignored, nil, most, fields, k.guard.reset()
 	}
 	k.lastID = id
 	if k.running >= k.limits.Streams || len(k.streams) >= k.limits.Streams {

@@ -9,7 +9,7 @@ type guard struct {
 	resets budget // streams that were begun for nothing
 	chat   budget // frames that ask for nothing, or for an answer only
 	crumbs budget // DATA that is small because the other end's window is
-	lent   [2]int // bytes of DATA whose window has not come back, for streams and for the connection
+	gives  int    // window updates that what was sent accounts for
 }
 
 const (
@@ -21,6 +21,9 @@ const (
 	// window updates for the stream and the connection, a PING that measures
 	// the path, a priority.
 	chatEarned = 4
+	// givesMost is how many window updates are owed at most. There may be many
+	// at once: who reads late gives back late, and some do it in small portions.
+	givesMost = 1 << 17
 	// crumbSize is what a DATA frame that a window cut short should at least
 	// have. Each that has four times as much makes up for one that has not.
 	crumbSize = 256
@@ -51,29 +54,19 @@ func (g *guard) chatter(n int) error {
 	return nil
 }
 
-// lend takes note of n bytes of DATA that were sent.
-func (g *guard) lend(n int) {
-	for i := range g.lent {
-		g.lent[i] = min(g.lent[i]+n, 1<<31-1)
+// give takes note of a window update.
+func (g *guard) give() error {
+	if g.gives > 0 {
+		g.gives--
+		return nil
 	}
+	return g.chatter(1)
 }
 
-// windowLeast is how much a window update should give back.
-const windowLeast = 1 << 10
-
-// returned takes note of a window update of n bytes. One that gives back a good
-// part of what was sent costs nothing: after some megabytes there come
-// thousands of them at once.
-func (g *guard) returned(stream uint32, n int) error {
-	lent := &g.lent[0]
-	if stream == 0 {
-		lent = &g.lent[1]
-	}
-	if n < windowLeast || n > *lent {
-		return g.chatter(1)
-	}
-	*lent -= n
-	return nil
+// sent takes note of a DATA frame of ours with n bytes.
+func (g *guard) sent(n int) {
+	g.chat.earn(chatEarned)
+	g.gives = min(g.gives+chatEarned+n>>10, givesMost)
 }
 
 // crumb takes note of a DATA frame that a tiny window made tiny.

@@ -235,35 +235,3 @@ func TestBudget(t *testing.T) {
 		t.Fatal("time earns nothing", b.left)
 	}
 }
-
-// A reader of megabytes gives windows back in thousands of frames at once, for
-// its stream and for the connection, and is no flood.
-func TestWindowsThatComeBackAreFree(t *testing.T) {
-	const megabytes = 64 << 20
-	var g guard
-	g.begin(resetBurst)
-	g.lend(megabytes)
-	for range megabytes / 4096 {
-		for stream := range uint32(2) {
-			if err := g.returned(stream, 4096); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	for _, c := range []struct {
-		name       string
-		lent, back int
-	}{
-		{"of nothing", 0, 4096}, {"of more than was sent", 1 << 20, 1<<20 + 1}, {"of next to nothing", 1 << 30, 1},
-	} {
-		var g guard
-		g.begin(resetBurst)
-		g.lend(c.lent)
-		n := 0
-		for ; n < 10*chatBurst && g.returned(1, c.back) == nil; n++ {
-		}
-		if n == 10*chatBurst {
-			t.Errorf("window updates %s are free", c.name)
-		}
-	}
-}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -71,8 +72,10 @@ type link struct {
 	idleBy  int64
 	notice  int64 // when idle is called in any case
 	writeBy int64
+	tookBy  int64 // what writeBy was for the last write that went out
 	closeBy int64
 	idleFor time.Duration // how long a write, or a stream's wait, may make no progress, 0 for ever
+	held    *atomic.Int32 // how many connections are held after an offence, nil where none is
 }
 
 // role is what distinguishes the ends of a connection. The reader calls its
@@ -331,15 +334,50 @@ func (l *link) finish(err error) {
 		l.changed.Wait()
 	}
 	polite = polite && !l.broken
+	l.readBy, l.writeBy, l.closeBy = 0, 0, 0
+	l.mu.Unlock()
+	// TLS says that it ends, which may have to wait for the other end to read.
+	l.c.SetLimit(endTime)
+	l.c.SetTimeout(endTime)
+	if polite && l.c.CloseWrite() == nil {
+		if fault != nil && l.held != nil {
+			l.hold()
+		} else {
+			l.linger()
+		}
+	}
+	l.mu.Lock()
 	if l.timer != nil {
 		l.timer.Stop()
 	}
 	l.mu.Unlock()
-	if polite {
-		l.linger()
-	}
 	// What can go wrong with it does not concern anybody any more.
 	_ = l.c.Close()
+}
+
+const (
+	// holdTime is how long a connection is kept after an offence. mostHeld is
+	// how many are: the next one is closed at once.
+	holdTime = time.Second
+	mostHeld = 256
+)
+
+// hold leaves a connection unread that ended by the other end's fault. Who did
+// that by error has the time to see the GOAWAY. Who attacks has his bytes
+// stopped by the window of TCP, at no expense of ours, where reading them, or
+// closing at once to take his next connection, would go on working for him.
+func (l *link) hold() {
+	defer l.held.Add(-1)
+	if l.held.Add(1) > mostHeld {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closeBy = exchange.Now() + int64(holdTime)
+	l.arm(l.closeBy)
+	for !l.broken {
+		l.changed.Wait()
+	}
 }
 
 // lingerMost is how much of what the other end sends is read for nothing.
@@ -349,11 +387,6 @@ const lingerMost = 1 << 20
 // Closing it at once would answer those bytes with a reset, which can overtake
 // the GOAWAY.
 func (l *link) linger() {
-	if l.c.CloseWrite() != nil {
-		return
-	}
-	l.c.SetTimeout(endTime)
-	l.c.SetLimit(endTime)
 	b := wire.GetBuffer()
 	defer b.Put()
 	below := l.c.Socket() // what TLS says does not matter any more
@@ -386,6 +419,7 @@ func (l *link) kill(err error) {
 func (l *link) hangUp(err error) {
 	l.kill(err)
 	l.broken = true
+	l.changed.Broadcast()
 	l.c.Hangup()
 }
 

@@ -96,7 +96,7 @@ func (l *link) write() {
 	_, err := l.c.Write(p)
 	b.Put()
 	l.mu.Lock()
-	l.writeBy = 0
+	l.tookBy, l.writeBy = l.writeBy, 0
 	if err != nil && !l.broken {
 		l.hangUp(err)
 	}
@@ -137,11 +137,15 @@ func (l *link) call() {
 	}
 }
 
-// lineUp waits in the queue for the connection, once.
+// lineUp waits in the queue for the connection, once. As long as the other end
+// takes what others send, it is not the one that makes a stream wait.
 func (s *stream) lineUp() error {
 	l := s.l
 	l.queue = append(l.queue, s)
 	err := s.awaitWrite()
+	if now := exchange.Now(); err != nil && l.tookBy > now && !s.overdue(now) {
+		s.writeBy, err = l.tookBy, nil
+	}
 	for i, o := range l.queue {
 		if o == s {
 			last := len(l.queue) - 1
@@ -231,8 +235,7 @@ func (s *stream) send(p []byte) error {
 		l.out = append(b, p[:n]...)
 		s.sendWindow -= n
 		l.sendWindow -= n
-		l.guard.chat.earn(chatEarned + n>>10) // some give windows back in small portions
-		l.guard.lend(n)
+		l.guard.sent(n)
 		if n >= 4*crumbSize {
 			l.guard.crumbs.earn(1) // the rest of a window may be small
 		}

@@ -71,7 +71,7 @@ func (l *link) set(s http2.Setting) error {
 }
 
 func (l *link) windowUpdate(f *http2.WindowUpdateFrame) error {
-	if err := l.guard.returned(f.StreamID, int(f.Increment)); err != nil {
+	if err := l.guard.give(); err != nil {
 		return err
 	}
 	if f.StreamID == 0 {
@@ -82,7 +82,10 @@ func (l *link) windowUpdate(f *http2.WindowUpdateFrame) error {
 		return nil
 	}
 	s := l.streams[f.StreamID]
-	if s == nil {
+	switch {
+	case s == nil && l.role.opened(f.StreamID):
+		return nil // its window does not matter any more
+	case s == nil:
 		return l.stray(f.StreamID, f.Type)
 	}
 	if s.sendWindow += int(f.Increment); s.sendWindow > 1<<31-1 {
@@ -107,7 +110,7 @@ func (l *link) stray(id uint32, t http2.FrameType) error {
 		return protocolError(fmt.Sprintf("%v on an idle stream", t))
 	}
 	ours, known := l.closed.find(id)
-	if t == http2.FrameWindowUpdate || t == http2.FrameRSTStream || ours || t == http2.FrameData && !known {
+	if t == http2.FrameRSTStream || ours || t == http2.FrameData && !known {
 		return l.guard.chatter(1) // it may have been on its way
 	}
 	if t == http2.FrameHeaders && !known {

@@ -36,6 +36,7 @@ type Server struct {
 	Limits  atomic.Pointer[Limits]
 
 	dates exchange.DateText
+	held  atomic.Int32 // connections, after an offence
 
 	mu       sync.Mutex
 	draining bool
@@ -63,6 +64,7 @@ func (s *Server) Start(c *wire.Conn, client *exchange.Client, ended func()) {
 func (s *Server) Continue(c *wire.Conn, client *exchange.Client, in *wire.Buffer, n int, ended func()) {
 	k := &conn{s: s, client: client, limits: s.Limits.Load(), ended: ended}
 	k.begin(c, k, resetBurst)
+	k.held = &s.held
 	k.frameFor, k.idleFor = k.limits.HeaderTimeout, k.limits.IdleTimeout
 	s.mu.Lock()
 	if s.conns == nil {

@@ -458,3 +458,47 @@ func TestUrgency(t *testing.T) {
 		t.Errorf("%v, want %v", order, want)
 	}
 }
+
+// A client that reads late what it was sent gives the window back late, and in
+// portions as small as it reads.
+func TestWindowGivenBackLate(t *testing.T) {
+	const size, window, portion = 8 << 20, 4 << 20, 2 << 10
+	r := newRig(t, tableLimits(), func(x *exchange.Exchange) { reply(x, strings.Repeat("x", size)) })
+	c := r.dial(http2.Setting{ID: http2.SettingInitialWindowSize, Val: window})
+	c.fr.WriteWindowUpdate(0, window-defaultWindow)
+	c.request(1, true, simple...)
+	c.expect("headers 1 :status=200")
+	var got int
+	read := func(most int) {
+		t.Helper()
+		for got < most {
+			f, err := c.fr.ReadFrame()
+			if err != nil {
+				t.Fatalf("after %d bytes: %v", got, err)
+			}
+			switch f := f.(type) {
+			case *http2.DataFrame:
+				got += len(f.Data())
+			case *http2.GoAwayFrame:
+				t.Fatalf("after %d bytes: %v %s", got, f.ErrCode, f.DebugData())
+			}
+		}
+	}
+	give := func() {
+		var out bytes.Buffer
+		fr := http2.NewFramer(&out, nil)
+		for range window / portion {
+			fr.WriteWindowUpdate(1, portion)
+			fr.WriteWindowUpdate(0, portion)
+		}
+		if _, err := c.nc.Write(out.Bytes()); err != nil {
+			t.Error(err)
+		}
+	}
+	read(window)
+	give()
+	read(size)
+	give() // the stream has ended
+	c.request(3, true, simple...)
+	c.expect("headers 3 :status=200")
+}

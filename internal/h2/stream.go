@@ -48,7 +48,8 @@ type stream struct {
 	writeBy    int64
 	writeWaits bool
 	writeLate  bool
-	progress   int // bytes gathered since writeBy was set
+	progress   int   // bytes gathered since writeBy was set
+	dueBy      int64 // when all must have been taken, whatever progress there is, 0 for never
 
 	urgency     uint8 // RFC 9218, section 4.1
 	incremental bool
@@ -110,6 +111,12 @@ func (s *stream) awaitWrite() error {
 	if s.writeBy != 0 {
 		s.l.arm(s.writeBy)
 	}
+	if s.dueBy != 0 {
+		if s.overdue(exchange.Now()) {
+			return wire.ErrTimeout
+		}
+		s.l.arm(s.dueBy)
+	}
 	s.writeWaits = true
 	s.writing.Wait()
 	s.writeWaits = false
@@ -124,6 +131,9 @@ func (s *stream) awaitWrite() error {
 	return nil
 }
 
+// overdue reports whether the time for all that is sent has passed.
+func (s *stream) overdue(now int64) bool { return s.dueBy != 0 && s.dueBy <= now }
+
 // move notes progress, where it counts for both directions.
 func (s *stream) move() {
 	if s.bothWays && s.l.idleFor > 0 {
@@ -137,7 +147,10 @@ func (s *stream) late(over func(int64) bool) {
 		s.readBy, s.readLate = 0, true
 		s.reading.Broadcast()
 	}
-	if s.writeWaits && over(s.writeBy) {
+	if !s.writeWaits {
+		return
+	}
+	if late, due := over(s.writeBy), over(s.dueBy); late || due {
 		s.writeBy, s.writeLate = 0, true
 		s.writing.Broadcast()
 	}

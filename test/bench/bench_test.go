@@ -95,6 +95,29 @@ func TestParseH2load(t *testing.T) {
 	}
 }
 
+// What slows the machine down for some rounds slows both samples of a pair, so
+// the median is that of the ratios and not a ratio of medians.
+func TestFloodRows(t *testing.T) {
+	pairs := []pair{
+		{quiet: sample{p99: 100, busy: 0.1}, attacked: sample{p99: 150, busy: 0.3}},
+		{quiet: sample{p99: 1000}, attacked: sample{p99: 1600}},
+		{quiet: sample{p99: 200}, attacked: sample{p99: 800}},
+	}
+	rows, budgets := floodRows([]string{"pings"}, map[string][]pair{"pings": pairs})
+	got := newTable(rows, nil, nil, budgets...)
+	if len(got.Rows) != 2 || got.Rows[0].Subject != quiet || len(got.Rows[0].Rounds) != 3 || got.Rows[0].Median[p99] != 200 {
+		t.Errorf("rows %+v", got.Rows)
+	}
+	if v := got.Budgets[0]; v.Metric != timesQuiet || v.Is != 1.6 || !v.Met {
+		t.Errorf("verdict %+v", v)
+	}
+	pairs[0].attacked = sample{p99: 201}
+	rows, budgets = floodRows([]string{"pings"}, map[string][]pair{"pings": pairs})
+	if v := newTable(rows, nil, nil, budgets...).Budgets[0]; v.Is != 2.01 || v.Met {
+		t.Errorf("verdict %+v", v)
+	}
+}
+
 func TestParseFlood(t *testing.T) {
 	if conns, frames, err := parseFlood("12 3456"); err != nil || conns != 12 || frames != 3456 {
 		t.Errorf("got %v, %v, %v", conns, frames, err)
@@ -305,7 +328,7 @@ func TestEveryMetricHasATitle(t *testing.T) {
 	for _, m := range []metric{
 		cpuPerRequest, cpuPerGiB, busy, rate, throughput, p50, p99, slowest, rss, peak, growth,
 		perConn, perConnLater, failures, reloadCPU, reloadTime, quietP99,
-		perCore, attackConns, attackFrames,
+		perCore, attackConns, attackFrames, timesQuiet,
 	} {
 		if m.title() == "" {
 			t.Errorf("%s has no title", m)

@@ -44,6 +44,7 @@ const (
 	perCore       metric = "requests_per_cpu_second"
 	attackConns   metric = "attacking_connections_per_second"
 	attackFrames  metric = "attacking_frames_per_second"
+	timesQuiet    metric = "p99_over_that_of_the_quiet_sample_before"
 )
 
 // title is the head of a column.
@@ -53,7 +54,7 @@ func (m metric) title() string {
 		p50: "p50", p99: "p99", slowest: "max", rss: "RSS", peak: "peak RSS", growth: "growth",
 		perConn: "RSS/conn", perConnLater: "later", failures: "failed",
 		reloadCPU: "CPU/reload", reloadTime: "live after", quietP99: "p99 without",
-		perCore: "req/s/core", attackConns: "attacks/s", attackFrames: "frames/s",
+		perCore: "req/s/core", attackConns: "attacks/s", attackFrames: "frames/s", timesQuiet: "p99 x quiet",
 	}
 	return titles[m]
 }
@@ -69,6 +70,8 @@ func (m metric) format(v float64) string {
 		return fmt.Sprintf("%.0f %%", v*100)
 	case rate, failures, perCore, attackConns, attackFrames:
 		return fmt.Sprintf("%.0f", v)
+	case timesQuiet:
+		return fmt.Sprintf("%.2f", v)
 	case throughput:
 		return fmt.Sprintf("%.0f", v/(1<<20))
 	case p50, p99, slowest, quietP99:

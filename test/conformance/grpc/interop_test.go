@@ -3,8 +3,9 @@
 // does not need the cloud of one provider. Those left out prove credentials of
 // that provider (compute_engine_creds, compute_engine_channel_credentials,
 // service_account_creds, jwt_token_creds, per_rpc_creds, oauth2_auth_token,
-// google_default_credentials), which to a gateway are a field like any other;
-// and pick_first_unary, which wants an id that this server does not send.
+// google_default_credentials), which to a gateway are a field like any other.
+// pick_first_unary asks servers of the test, for it wants an id that the
+// interoperability server does not send.
 package grpc_test
 
 import (
@@ -169,6 +170,26 @@ func TestGRPC(t *testing.T) {
 	p := build(t)
 	t.Run("web", p.testWeb)
 	t.Run("interop", p.testInterop)
+	t.Run("pick_first_unary", p.testPickFirst)
+}
+
+// testPickFirst runs the case in which all calls have to reach one server where
+// there are several: the gateway keeps a client at his endpoint.
+func (p *programs) testPickFirst(t *testing.T) {
+	port := p.start(t, "protocols: [h2c]", fmt.Sprintf(`endpoints: ["grpc://%s", "grpc://%s"], balance: { hash: client, slack: 100%% }`,
+		serveNamed(t, "one"), serveNamed(t, "two")))
+	p.runCase(t, "pick_first_unary", port)
+}
+
+// runCase runs a case of the client.
+func (p *programs) runCase(t *testing.T, name, port string, args ...string) {
+	t.Helper()
+	args = append([]string{"-server_host=localhost", "-server_port=" + port, "-test_case=" + name}, args...)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if out, err := exec.CommandContext(ctx, p.client, args...).CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
 }
 
 func (p *programs) testInterop(t *testing.T) {
@@ -191,7 +212,6 @@ func (p *programs) testInterop(t *testing.T) {
 			for _, name := range cases {
 				t.Run(name, func(t *testing.T) {
 					args := []string{
-						"-server_host=localhost", "-server_port=" + port, "-test_case=" + name,
 						"-soak_iterations=10", "-soak_per_iteration_max_acceptable_latency_ms=10000", "-soak_overall_timeout_seconds=30",
 					}
 					if way.door == "secure" {
@@ -200,11 +220,7 @@ func (p *programs) testInterop(t *testing.T) {
 					if strings.HasPrefix(name, "orca") {
 						args = append(args, `-service_config_json={"loadBalancingConfig":[{"test_backend_metrics_load_balancer":{}}]}`)
 					}
-					ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-					defer cancel()
-					if out, err := exec.CommandContext(ctx, p.client, args...).CombinedOutput(); err != nil {
-						t.Errorf("%v\n%s", err, out)
-					}
+					p.runCase(t, name, port, args...)
 				})
 			}
 		})
