@@ -3,6 +3,7 @@ package h1
 import (
 	"errors"
 	"io"
+	"time"
 
 	"gatehouse.dev/gatehouse/internal/exchange"
 	"gatehouse.dev/gatehouse/internal/wire"
@@ -17,10 +18,14 @@ type responseBody struct {
 	ahead   []byte      // a piece that Ready came upon
 	err     error       // io.EOF at the end
 	full    bool        // the last read filled its buffer
+
+	began, gave time.Duration // when the body began, and a piece was given away, on the connection's clock
+	held        time.Duration // how long no piece was asked for; what Splice held is to be added
+	away        bool          // a piece is given away
 }
 
 func (b *responseBody) begin(c *Client, f Framing) {
-	*b = responseBody{c: c, framing: f, left: int64(f)}
+	*b = responseBody{c: c, framing: f, left: int64(f), began: c.conn.Clock(), held: -c.conn.Held()}
 	switch f {
 	case 0:
 		b.err = io.EOF
@@ -32,14 +37,39 @@ func (b *responseBody) begin(c *Client, f Framing) {
 
 // Next returns the next piece of the body.
 func (b *responseBody) Next() ([]byte, error) {
+	b.back()
 	for {
 		if p := b.take(); p != nil {
+			b.gave, b.away = b.c.conn.Clock(), true
 			return p, nil
 		}
 		if b.err != nil {
 			return nil, b.err
 		}
 		b.fill()
+	}
+}
+
+// back takes note that a piece that was given away was passed on.
+func (b *responseBody) back() {
+	if b.away {
+		b.held += b.c.conn.Clock() - b.gave
+		b.away = false
+	}
+}
+
+// late says whose fault it is that the time for the whole answer has passed,
+// whoever noticed it: the upstream is only to blame when more of the time was
+// spent waiting for it than for who receives the body.
+func (b *responseBody) late() {
+	due := b.c.x.Times.Due
+	if b.err != nil && !errors.Is(b.err, wire.ErrTimeout) || due == 0 || exchange.Now() < due {
+		return
+	}
+	b.back()
+	b.err = wire.ErrTimeout
+	if 2*(b.held+b.c.conn.Held()) > b.c.conn.Clock()-b.began {
+		b.err = ErrHeld
 	}
 }
 
@@ -134,6 +164,7 @@ func (b *responseBody) Ready() bool {
 // Raw implements RawBody.
 func (b *responseBody) Raw() (conn *wire.Conn, buffered []byte, remaining int64) {
 	c := b.c
+	b.back()
 	if b.err != nil || b.ahead != nil || b.framing == Chunked {
 		return nil, nil, 0
 	}
@@ -175,6 +206,7 @@ func (b *responseBody) Close() error {
 		c.r += int(b.left)
 		b.err = io.EOF
 	}
+	b.late()
 	c.end(b.err == io.EOF)
 	return nil
 }

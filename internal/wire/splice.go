@@ -57,6 +57,7 @@ func copyOnce(dst, src *Conn, most int64) (int64, error) {
 	since := src.sweeper.now.Load()
 	dst.progress() // its time passed while it had nothing to do
 	if _, err := dst.Write(p[:k]); err != nil {
+		src.held(since)
 		return 0, &WriteError{err}
 	}
 	dst.progress()

@@ -84,6 +84,7 @@ func spliceRaw(dst, src *Conn, n int64) (done int64, err error) {
 			k, err := dst.spliceOut(p, got, more)
 			if err != nil {
 				p.discard()
+				src.held(since)
 				return done, &WriteError{err}
 			}
 			dst.progress()
