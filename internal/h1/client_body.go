@@ -3,7 +3,6 @@ package h1
 import (
 	"errors"
 	"io"
-	"time"
 
 	"gatehouse.dev/gatehouse/internal/exchange"
 	"gatehouse.dev/gatehouse/internal/wire"
@@ -19,13 +18,12 @@ type responseBody struct {
 	err     error       // io.EOF at the end
 	full    bool        // the last read filled its buffer
 
-	began, gave time.Duration // when the body began, and a piece was given away, on the connection's clock
-	held        time.Duration // how long no piece was asked for; what Splice held is to be added
-	away        bool          // a piece is given away
+	gave int64 // when a piece was given away that is not known to be passed on, else 0
+	held int64 // how long no piece was asked for; what Splice was held is to be added
 }
 
 func (b *responseBody) begin(c *Client, f Framing) {
-	*b = responseBody{c: c, framing: f, left: int64(f), began: c.conn.Clock(), held: -c.conn.Held()}
+	*b = responseBody{c: c, framing: f, left: int64(f), held: -int64(c.conn.Held())}
 	switch f {
 	case 0:
 		b.err = io.EOF
@@ -40,7 +38,9 @@ func (b *responseBody) Next() ([]byte, error) {
 	b.back()
 	for {
 		if p := b.take(); p != nil {
-			b.gave, b.away = b.c.conn.Clock(), true
+			if b.err == nil {
+				b.gave = exchange.Now()
+			}
 			return p, nil
 		}
 		if b.err != nil {
@@ -52,9 +52,9 @@ func (b *responseBody) Next() ([]byte, error) {
 
 // back takes note that a piece that was given away was passed on.
 func (b *responseBody) back() {
-	if b.away {
-		b.held += b.c.conn.Clock() - b.gave
-		b.away = false
+	if b.gave != 0 {
+		b.held += exchange.Now() - b.gave
+		b.gave = 0
 	}
 }
 
@@ -62,13 +62,14 @@ func (b *responseBody) back() {
 // whoever noticed it: the upstream is only to blame when more of the time was
 // spent waiting for it than for who receives the body.
 func (b *responseBody) late() {
-	due := b.c.x.Times.Due
-	if b.err != nil && !errors.Is(b.err, wire.ErrTimeout) || due == 0 || exchange.Now() < due {
+	t := &b.c.x.Times
+	now := exchange.Now()
+	if b.err != nil && !errors.Is(b.err, wire.ErrTimeout) || t.Due == 0 || now < t.Due {
 		return
 	}
 	b.back()
 	b.err = wire.ErrTimeout
-	if 2*(b.held+b.c.conn.Held()) > b.c.conn.Clock()-b.began {
+	if 2*(b.held+int64(b.c.conn.Held())) > now-t.FirstByte {
 		b.err = ErrHeld
 	}
 }

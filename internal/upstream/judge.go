@@ -75,6 +75,8 @@ func (e *endpoint) judge(failed bool, took time.Duration) {
 		return
 	}
 	now := health.Now()
+	// Whoever saw it fail waits here while somebody else is ejecting it, and so
+	// finds it out of the set when he asks again.
 	if reason := e.record.health.Record(now, &u.outlier.Outlier, failed, took); reason != "" {
 		u.eject(e, reason)
 	}
@@ -98,10 +100,10 @@ func (u *Upstream) eject(e *endpoint, reason string) {
 		return
 	}
 	d := e.record.health.Eject(now, &u.outlier.Outlier, reason)
+	u.refreshLocked()
 	u.mu.Unlock()
 	u.log.Warn("an endpoint is ejected", "upstream", u.name, "endpoint", e.address, "reason", reason, "for", d)
 	u.meter.Event(Ejected)
-	u.refresh()
 }
 
 // compare ejects endpoints that are much slower than the others, once in each

@@ -63,8 +63,8 @@ type lease struct {
 	err    error // io.EOF at the end, or why it broke off
 	closed bool
 
-	began, gave time.Duration // when the answer came, and its body last gave something, on the sweeper's clock
-	held        time.Duration // how long nothing was asked for
+	gave int64 // when the body last gave something
+	held int64 // how long nothing was asked for
 }
 
 // leased puts a lease around the answer that came.
@@ -75,8 +75,7 @@ func leased(e *endpoint, x *exchange.Exchange, within time.Duration) *use {
 		s.heard(x)
 		return &s.use
 	}
-	now := e.u.sweeper.Now()
-	s := &lease{use: use{e: e, shard: x.Client.Shard}, x: x, body: x.Response.Body, began: now, gave: now}
+	s := &lease{use: use{e: e, shard: x.Client.Shard}, x: x, body: x.Response.Body, gave: x.Times.FirstByte}
 	if within > 0 {
 		x.Times.Due = x.Times.Sent + int64(within)
 	}
@@ -87,9 +86,9 @@ func leased(e *endpoint, x *exchange.Exchange, within time.Duration) *use {
 
 // Next implements exchange.Body.
 func (s *lease) Next() ([]byte, error) {
-	s.held += s.e.u.sweeper.Now() - s.gave
+	s.held += exchange.Now() - s.gave
 	p, err := s.body.Next()
-	s.gave = s.e.u.sweeper.Now()
+	s.gave = exchange.Now()
 	s.err = err
 	return p, err
 }
@@ -98,14 +97,14 @@ func (s *lease) Next() ([]byte, error) {
 // has passed, whoever noticed it, the endpoint is only to blame when more of
 // it was spent waiting for the endpoint than for the client.
 func (s *lease) late() {
-	due := s.x.Times.Due
-	s.x.Times.Due = 0
-	if s.err != nil && !errors.Is(s.err, wire.ErrTimeout) || due == 0 || exchange.Now() < due {
+	t := &s.x.Times
+	now, due := exchange.Now(), t.Due
+	t.Due = 0
+	if s.err != nil && !errors.Is(s.err, wire.ErrTimeout) || due == 0 || now < due {
 		return
 	}
-	now := s.e.u.sweeper.Now()
 	s.err = wire.ErrTimeout
-	if 2*(s.held+now-s.gave) > now-s.began {
+	if 2*(s.held+now-s.gave) > now-t.FirstByte {
 		s.err = h1.ErrHeld
 	}
 }

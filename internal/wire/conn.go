@@ -69,7 +69,7 @@ type Conn struct {
 
 	impatient bool // read must not wait
 	pace      pace
-	holdup    int64 // how long Splice waited for others than this connection
+	holdup    time.Duration // what Held returns
 
 	place place
 }
