@@ -136,7 +136,7 @@ type Health struct {
 
 // Outlier ejects endpoints that fail the live traffic, each time for longer.
 type Outlier struct {
-	// Errors in a row that eject: no connection, no answer, or a status from 500. 0 means that they do not.
+	// Errors in a row that eject: no connection, no answer or half of one, a status from 500, or a gRPC call that ends with UNKNOWN, INTERNAL, UNAVAILABLE or DATA_LOSS. 0 means that they do not.
 	ConsecutiveErrors int `yaml:"consecutive_errors" min:"0" max:"1000000"`
 	// Share of errors within the window that ejects. 0% means that it does not.
 	ErrorRate Percent `yaml:"error_rate"`

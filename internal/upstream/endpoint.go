@@ -49,6 +49,10 @@ type use struct {
 
 	answered, bad bool          // there is an answer, which is an error
 	took          time.Duration // until its first byte
+
+	call   bool // of gRPC, which tells at the end what it came to
+	failed bool // it told an error there
+	owed   bool // the breaker is told at the end
 }
 
 // conn is an HTTP/1.1 connection to an endpoint, with the use that one
@@ -216,7 +220,11 @@ func (s *use) heard(x *exchange.Exchange) {
 	s.e.u.meter.FirstByte(s.shard, took)
 	s.e.observe(took)
 	s.took, s.answered = took, true
-	if s.bad = x.Response.Status >= 500 && x.Response.Status != 501; s.bad {
+	s.bad = x.Response.Status >= 500 && x.Response.Status != 501
+	if s.call && failedCall(&x.Response.Header) { // there is nothing but a head
+		s.bad, s.call = true, false
+	}
+	if s.bad {
 		s.e.judge(true, took)
 	}
 }
@@ -226,9 +234,16 @@ func (s *use) heard(x *exchange.Exchange) {
 func (s *use) over(err error) {
 	if s.answered && !s.bad {
 		// Only now is it known that the answer was whole.
-		s.e.judge(cut(err), s.took)
+		s.e.judge(s.failed || cut(err), s.took)
 	}
-	s.answered, s.bad = false, false
+	if s.owed {
+		r := health.Good
+		if s.failed || cut(err) {
+			r = health.Bad
+		}
+		s.e.u.service.breaker.Done(health.Now(), health.Pass{}, r, s.took)
+	}
+	s.answered, s.bad, s.call, s.failed, s.owed = false, false, false, false, false
 	if s.again {
 		s.again = false
 	} else {

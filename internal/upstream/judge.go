@@ -157,6 +157,33 @@ func cut(err error) bool {
 	return errors.Is(err, h1.ErrCut) || errors.Is(err, h2.ErrCut) || errors.As(err, &bad2) || errors.Is(err, wire.ErrTimeout) || errors.Is(err, syscall.ECONNRESET) || errors.As(err, &bad)
 }
 
+// failedCall reports whether a gRPC status, in the fields that end an answer,
+// says that the service is not well: UNKNOWN, INTERNAL, UNAVAILABLE or
+// DATA_LOSS. DEADLINE_EXCEEDED does not: who calls sets the deadline.
+func failedCall(h *exchange.Header) bool {
+	switch h.Get("grpc-status") {
+	case "2", "13", "14", "15":
+		return true
+	}
+	return false
+}
+
+// tellBreaker tells the breaker what an exchange came to. Of a gRPC call that
+// goes on that is known at its end; a probe cannot wait for it.
+func (c *call) tellBreaker(pass health.Pass) {
+	r := resultOf(c.x)
+	if r == health.Good && c.use != nil {
+		if c.use.call && !pass.Probe() {
+			c.use.owed = true
+			return
+		}
+		if c.use.bad {
+			r = health.Bad
+		}
+	}
+	c.u.service.breaker.Done(health.Now(), pass, r, time.Duration(exchange.Now()-c.began))
+}
+
 // resultOf says what an exchange means for the breaker.
 func resultOf(x *exchange.Exchange) health.Result {
 	switch {

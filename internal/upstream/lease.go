@@ -75,7 +75,7 @@ func leased(e *endpoint, x *exchange.Exchange, within time.Duration) *use {
 		s.heard(x)
 		return &s.use
 	}
-	s := &lease{use: use{e: e, shard: x.Client.Shard}, x: x, body: x.Response.Body, gave: x.Times.FirstByte}
+	s := &lease{use: use{e: e, shard: x.Client.Shard, call: x.Request.GRPC()}, x: x, body: x.Response.Body, gave: x.Times.FirstByte}
 	if within > 0 {
 		x.Times.Due = x.Times.Sent + int64(within)
 	}
@@ -90,6 +90,9 @@ func (s *lease) Next() ([]byte, error) {
 	p, err := s.body.Next()
 	s.gave = exchange.Now()
 	s.err = err
+	if err == io.EOF && s.call {
+		s.failed = failedCall(&s.x.Response.Trailer)
+	}
 	return p, err
 }
 

@@ -97,7 +97,7 @@ func (u *Upstream) serve(x *exchange.Exchange) (sent bool) {
 		u.meter.Event(Shed)
 	}
 	if u.breaks {
-		u.service.breaker.Done(health.Now(), pass, resultOf(x), time.Duration(exchange.Now()-c.began))
+		c.tellBreaker(pass)
 	}
 	return c.sent
 }
