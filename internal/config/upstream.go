@@ -188,6 +188,8 @@ type Queue struct {
 type Concurrency struct {
 	// Most requests at a time. 0 means no limit.
 	Max int `yaml:"max" min:"0" max:"1000000"`
+	// Most requests at a time of one endpoint, however many of them share a connection. An endpoint that has them is passed over. 0 means no limit.
+	PerEndpoint int `yaml:"per_endpoint" min:"0" max:"1000000"`
 	// Find the limit by watching the answers' times: it sinks while they grow, and rises while they do not.
 	Adaptive bool `yaml:"adaptive"`
 	// The lowest limit that is tried, when adaptive.

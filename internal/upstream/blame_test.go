@@ -158,7 +158,9 @@ func TestWhoseFaultALateAnswerIsBySpeed(t *testing.T) {
 				x.Times.FirstByte = x.Times.Sent
 				x.Response.Status, x.Response.Body = 200, steady(c.service)
 				e := l.u.live.Load().members[0].e
-				e.begin()
+				if !e.begin() {
+					t.Fatal("there is no place")
+				}
 				leased(e, x, 2*time.Second)
 				take(l, x)
 			})

@@ -99,7 +99,7 @@ const (
 	broke                 // the connection broke before the answer
 	late                  // no answer in time
 	malformedAnswer
-	full // the endpoint has as many connections as it may have
+	full // the endpoint has as many connections, or requests, as it may have
 )
 
 // serve has the endpoint answer. It returns the use of the connection of the
@@ -109,7 +109,9 @@ func (e *endpoint) serve(x *exchange.Exchange, l *h1.ResponseLimits) (*use, *fai
 	if a.single && e.scheme.only() {
 		return nil, &failure{problem: &noTunnel, unsent: true, whole: true}
 	}
-	e.begin()
+	if !e.begin() {
+		return nil, &failure{problem: &overloaded, why: full, unsent: true, whole: true}
+	}
 	for {
 		c, k, f := a.reach()
 		var u *use
@@ -252,12 +254,16 @@ func (s *use) over(err error) {
 	s.gated = false
 }
 
-// begin counts an exchange at the endpoint, end ends it.
-func (e *endpoint) begin() {
-	e.record.load.Begin()
+// begin counts an exchange at the endpoint, end ends it. It reports false when
+// the endpoint has as many as it may have.
+func (e *endpoint) begin() bool {
+	if !e.record.load.BeginWithin(int64(e.u.each)) {
+		return false
+	}
 	if e.u.key != nil {
 		e.u.active.Add(1)
 	}
+	return true
 }
 
 func (e *endpoint) end() {

@@ -59,6 +59,8 @@ const (
 	maxSlow = 3
 	// maxPassed is how many endpoints without a connection are tried.
 	maxPassed = 10
+	// maxTried is how many endpoints are tried, those that are full included.
+	maxTried = 100
 	// maxWaits is how often an exchange is put back into the queue.
 	maxWaits = 3
 )
@@ -218,7 +220,10 @@ func (c *call) next(e *endpoint, s *set) *endpoint {
 		if f.problem.Code == connectTimeout.Code {
 			c.slow++
 		}
-		if c.passed++; c.slow < maxSlow && c.passed < maxPassed {
+		if f.why == connect {
+			c.passed++
+		}
+		if c.slow < maxSlow && c.passed < maxPassed && len(c.tried) < maxTried {
 			if next := s.pick(c.key, u.key != nil, c.tried); next != nil {
 				return next
 			}
