@@ -238,8 +238,14 @@ func TestQueueForSharedConnections(t *testing.T) {
 					t.Errorf("endpoint %d had %d requests at a time", n, m)
 				}
 			}
-			if st := r.u.Status(); st.Limit != 2*each {
+			st := r.u.Status()
+			if st.Limit != 2*each {
 				t.Errorf("the limit is %d", st.Limit)
+			}
+			for _, e := range st.Endpoints {
+				if e.Idle != e.Connections {
+					t.Errorf("%d of %d connections are idle after the end", e.Idle, e.Connections)
+				}
 			}
 		})
 	}
