@@ -136,7 +136,7 @@ type Health struct {
 
 // Outlier ejects endpoints that fail the live traffic, each time for longer.
 type Outlier struct {
-	// Errors in a row that eject: no connection, no answer, or a status from 500. 0 means that they do not.
+	// Errors in a row that eject: no connection, no answer or half of one, a status from 500, or a gRPC call that ends with UNKNOWN, INTERNAL, UNAVAILABLE or DATA_LOSS. 0 means that they do not.
 	ConsecutiveErrors int `yaml:"consecutive_errors" min:"0" max:"1000000"`
 	// Share of errors within the window that ejects. 0% means that it does not.
 	ErrorRate Percent `yaml:"error_rate"`
@@ -188,6 +188,8 @@ type Queue struct {
 type Concurrency struct {
 	// Most requests at a time. 0 means no limit.
 	Max int `yaml:"max" min:"0" max:"1000000"`
+	// Most requests at a time of one endpoint, however many of them share a connection. An endpoint that has them is passed over. 0 means no limit.
+	PerEndpoint int `yaml:"per_endpoint" min:"0" max:"1000000"`
 	// Find the limit by watching the answers' times: it sinks while they grow, and rises while they do not.
 	Adaptive bool `yaml:"adaptive"`
 	// The lowest limit that is tried, when adaptive.

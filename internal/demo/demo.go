@@ -51,33 +51,95 @@ func Start(ctx context.Context, listen Listen) error {
 		open = append(open, ln)
 	}
 	for n, i := range instances {
-		run(ctx, open[n], stamp(i.name, i.service(i.name)))
+		go run(ctx, open[n], i.name, i.service(i.name))
 	}
 	return nil
 }
 
-// run serves until ctx ends. Requests see the end in their own context, so that
-// streams do not outlive it.
-func run(ctx context.Context, ln net.Listener, h http.Handler) {
+// run serves until ctx ends, with a break whenever somebody kills the instance.
+func run(ctx context.Context, ln net.Listener, instance string, service http.Handler) {
+	address := ln.Addr().String()
+	for {
+		absence := live(ctx, ln, instance, service)
+		if absence == 0 {
+			return
+		}
+		for back := false; !back; {
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(absence):
+			}
+			var err error
+			// Where somebody else has the address meanwhile it is tried again.
+			ln, err = net.Listen("tcp", address)
+			back = err == nil
+		}
+	}
+}
+
+// live serves until ctx ends, or until the instance is killed: then it returns
+// for how long. Requests see the end in their own context, so that streams do
+// not outlive it.
+func live(ctx context.Context, ln net.Listener, instance string, service http.Handler) time.Duration {
+	killed := make(chan time.Duration, 1)
 	srv := &http.Server{
-		Handler:           h,
+		Handler:           stamp(instance, service, killed),
 		ReadHeaderTimeout: 10 * time.Second,
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 	}
-	context.AfterFunc(ctx, func() { srv.Close() })
+	ended := make(chan struct{})
 	go func() {
+		defer close(ended)
 		if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
 			ln.Close() // nothing listens any more: the gateway tells its clients
 		}
 	}()
+	var absence time.Duration
+	select {
+	case <-ctx.Done():
+	case <-ended:
+	case absence = <-killed:
+	}
+	srv.Close()
+	<-ended
+	return absence
+}
+
+// kill ends the instance as a crash does, connections and all, for the time
+// that is asked for. It listens to who talks to the instance itself, and not to
+// the gateway's clients.
+func kill(killed chan<- time.Duration) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("X-Forwarded-For") != "" {
+			refuse(w, http.StatusForbidden, "this is not for clients of the gateway")
+			return
+		}
+		absence := 10 * time.Second
+		if s := r.FormValue("for"); s != "" {
+			var err error
+			if absence, err = time.ParseDuration(s); err != nil || absence <= 0 || absence > time.Minute {
+				refuse(w, http.StatusBadRequest, "for is a time of up to 1m")
+				return
+			}
+		}
+		reply(w, http.StatusAccepted, map[string]string{"back_in": absence.String()})
+		// An error here would be met by the client as well.
+		_ = http.NewResponseController(w).Flush()
+		select {
+		case killed <- absence:
+		default: // it is dying already
+		}
+	}
 }
 
 // stamp makes every answer say which instance gave it, and gives every service
-// an echo.
-func stamp(instance string, service http.Handler) http.Handler {
+// an echo and an end.
+func stamp(instance string, service http.Handler, killed chan<- time.Duration) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/", service)
 	mux.HandleFunc("/echo", echo(instance))
+	mux.HandleFunc("POST /kill", kill(killed))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Instance", instance)
 		mux.ServeHTTP(w, r)
@@ -138,6 +200,8 @@ const banner = `The shop is open at http://localhost:8080. Try, in another termi
 
   curl http://localhost:8080/products
       two instances take turns
+  curl -X POST http://127.0.0.1:9001/kill
+      kills one of them for 10 seconds, and no request fails
   curl http://localhost:8080/products/2/stock
       the path is rewritten for another service
   curl -i -H 'X-Beta: true' http://localhost:8080/products/2

@@ -222,3 +222,45 @@ func TestBanner(t *testing.T) {
 		t.Errorf("got %v:\n%s", err, b.String())
 	}
 }
+
+// An instance that is killed ends its connections, and is back after a while.
+func TestKilledInstance(t *testing.T) {
+	urls := shop(t)
+	url := urls["products-1"]
+	for _, c := range []struct {
+		name, query, field string
+		status             int
+	}{
+		{"for too long", "?for=2m", "", 400},
+		{"for nonsense", "?for=x", "", 400},
+		{"by a client of the gateway", "?for=10ms", "10.0.0.1", 403},
+		{"for a moment", "?for=10ms", "", 202},
+	} {
+		req, err := http.NewRequestWithContext(t.Context(), "POST", url+"/kill"+c.query, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.field != "" {
+			req.Header.Set("X-Forwarded-For", c.field)
+		}
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if res.Body.Close(); res.StatusCode != c.status {
+			t.Errorf("%s: %d", c.name, res.StatusCode)
+		}
+	}
+	other, err := http.Get(urls["products-2"] + "/products/2")
+	if err != nil || other.StatusCode != 200 {
+		t.Fatal(err)
+	}
+	other.Body.Close()
+	for { // until it is back; the test's own time limit ends a wait in vain
+		res, err := http.Get(url + "/products/2")
+		if err == nil {
+			res.Body.Close()
+			break
+		}
+	}
+}

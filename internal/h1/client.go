@@ -40,6 +40,9 @@ var (
 	ErrNoAnswer = errors.New("connection ended before the answer")
 	// ErrCut says that the connection ended before the answer's framing did.
 	ErrCut = errors.New("answer ended before its framing said so")
+	// ErrHeld says that the time for the whole answer passed, and that most of
+	// it was spent waiting for who receives the body.
+	ErrHeld = errors.New("answer was taken too slowly")
 
 	errBodyLength = errors.New("request body is not as long as its length says")
 )

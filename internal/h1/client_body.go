@@ -17,10 +17,13 @@ type responseBody struct {
 	ahead   []byte      // a piece that Ready came upon
 	err     error       // io.EOF at the end
 	full    bool        // the last read filled its buffer
+
+	gave int64 // when a piece was given away that is not known to be passed on, else 0
+	held int64 // how long no piece was asked for; what Splice was held is to be added
 }
 
 func (b *responseBody) begin(c *Client, f Framing) {
-	*b = responseBody{c: c, framing: f, left: int64(f)}
+	*b = responseBody{c: c, framing: f, left: int64(f), held: -int64(c.conn.Held())}
 	switch f {
 	case 0:
 		b.err = io.EOF
@@ -32,14 +35,42 @@ func (b *responseBody) begin(c *Client, f Framing) {
 
 // Next returns the next piece of the body.
 func (b *responseBody) Next() ([]byte, error) {
+	b.back()
 	for {
 		if p := b.take(); p != nil {
+			if b.err == nil {
+				b.gave = exchange.Now()
+			}
 			return p, nil
 		}
 		if b.err != nil {
 			return nil, b.err
 		}
 		b.fill()
+	}
+}
+
+// back takes note that a piece that was given away was passed on.
+func (b *responseBody) back() {
+	if b.gave != 0 {
+		b.held += exchange.Now() - b.gave
+		b.gave = 0
+	}
+}
+
+// late says whose fault it is that the time for the whole answer has passed,
+// whoever noticed it: the upstream is only to blame when more of the time was
+// spent waiting for it than for who receives the body.
+func (b *responseBody) late() {
+	t := &b.c.x.Times
+	now := exchange.Now()
+	if b.err != nil && !errors.Is(b.err, wire.ErrTimeout) || t.Due == 0 || now < t.Due {
+		return
+	}
+	b.back()
+	b.err = wire.ErrTimeout
+	if 2*(b.held+int64(b.c.conn.Held())) > now-t.FirstByte {
+		b.err = ErrHeld
 	}
 }
 
@@ -134,6 +165,7 @@ func (b *responseBody) Ready() bool {
 // Raw implements RawBody.
 func (b *responseBody) Raw() (conn *wire.Conn, buffered []byte, remaining int64) {
 	c := b.c
+	b.back()
 	if b.err != nil || b.ahead != nil || b.framing == Chunked {
 		return nil, nil, 0
 	}
@@ -175,6 +207,7 @@ func (b *responseBody) Close() error {
 		c.r += int(b.left)
 		b.err = io.EOF
 	}
+	b.late()
 	c.end(b.err == io.EOF)
 	return nil
 }

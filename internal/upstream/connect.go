@@ -32,7 +32,11 @@ func (u *Upstream) Connect(x *exchange.Exchange) exchange.Tunnel {
 			break
 		}
 		x.Upstream.Endpoint = e.address
-		e.begin()
+		if !e.begin() {
+			x.Problem = &overloaded
+			tried = append(tried, &e.record.load)
+			continue
+		}
 		c, _, f := e.connect(x, true)
 		if f == nil {
 			x.Problem = nil

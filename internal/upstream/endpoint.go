@@ -49,6 +49,10 @@ type use struct {
 
 	answered, bad bool          // there is an answer, which is an error
 	took          time.Duration // until its first byte
+
+	call   bool // of gRPC, which tells at the end what it came to
+	failed bool // it told an error there
+	owed   bool // the breaker is told at the end
 }
 
 // conn is an HTTP/1.1 connection to an endpoint, with the use that one
@@ -95,7 +99,7 @@ const (
 	broke                 // the connection broke before the answer
 	late                  // no answer in time
 	malformedAnswer
-	full // the endpoint has as many connections as it may have
+	full // the endpoint has as many connections, or requests, as it may have
 )
 
 // serve has the endpoint answer. It returns the use of the connection of the
@@ -105,7 +109,9 @@ func (e *endpoint) serve(x *exchange.Exchange, l *h1.ResponseLimits) (*use, *fai
 	if a.single && e.scheme.only() {
 		return nil, &failure{problem: &noTunnel, unsent: true, whole: true}
 	}
-	e.begin()
+	if !e.begin() {
+		return nil, &failure{problem: &overloaded, why: full, unsent: true, whole: true}
+	}
 	for {
 		c, k, f := a.reach()
 		var u *use
@@ -216,7 +222,11 @@ func (s *use) heard(x *exchange.Exchange) {
 	s.e.u.meter.FirstByte(s.shard, took)
 	s.e.observe(took)
 	s.took, s.answered = took, true
-	if s.bad = x.Response.Status >= 500 && x.Response.Status != 501; s.bad {
+	s.bad = x.Response.Status >= 500 && x.Response.Status != 501
+	if s.call && failedCall(&x.Response.Header) { // there is nothing but a head
+		s.bad, s.call = true, false
+	}
+	if s.bad {
 		s.e.judge(true, took)
 	}
 }
@@ -226,9 +236,16 @@ func (s *use) heard(x *exchange.Exchange) {
 func (s *use) over(err error) {
 	if s.answered && !s.bad {
 		// Only now is it known that the answer was whole.
-		s.e.judge(cut(err), s.took)
+		s.e.judge(s.failed || cut(err), s.took)
 	}
-	s.answered, s.bad = false, false
+	if s.owed {
+		r := health.Good
+		if s.failed || cut(err) {
+			r = health.Bad
+		}
+		s.e.u.service.breaker.Done(health.Now(), health.Pass{}, r, s.took)
+	}
+	s.answered, s.bad, s.call, s.failed, s.owed = false, false, false, false, false
 	if s.again {
 		s.again = false
 	} else {
@@ -237,12 +254,16 @@ func (s *use) over(err error) {
 	s.gated = false
 }
 
-// begin counts an exchange at the endpoint, end ends it.
-func (e *endpoint) begin() {
-	e.record.load.Begin()
+// begin counts an exchange at the endpoint, end ends it. It reports false when
+// the endpoint has as many as it may have.
+func (e *endpoint) begin() bool {
+	if !e.record.load.BeginWithin(int64(e.u.each)) {
+		return false
+	}
 	if e.u.key != nil {
 		e.u.active.Add(1)
 	}
+	return true
 }
 
 func (e *endpoint) end() {

@@ -75,6 +75,8 @@ func (e *endpoint) judge(failed bool, took time.Duration) {
 		return
 	}
 	now := health.Now()
+	// Whoever saw it fail waits here while somebody else is ejecting it, and so
+	// finds it out of the set when he asks again.
 	if reason := e.record.health.Record(now, &u.outlier.Outlier, failed, took); reason != "" {
 		u.eject(e, reason)
 	}
@@ -98,10 +100,10 @@ func (u *Upstream) eject(e *endpoint, reason string) {
 		return
 	}
 	d := e.record.health.Eject(now, &u.outlier.Outlier, reason)
+	u.refreshLocked()
 	u.mu.Unlock()
 	u.log.Warn("an endpoint is ejected", "upstream", u.name, "endpoint", e.address, "reason", reason, "for", d)
 	u.meter.Event(Ejected)
-	u.refresh()
 }
 
 // compare ejects endpoints that are much slower than the others, once in each
@@ -153,6 +155,33 @@ func cut(err error) bool {
 	var bad h1.Malformed
 	var bad2 h2.Malformed
 	return errors.Is(err, h1.ErrCut) || errors.Is(err, h2.ErrCut) || errors.As(err, &bad2) || errors.Is(err, wire.ErrTimeout) || errors.Is(err, syscall.ECONNRESET) || errors.As(err, &bad)
+}
+
+// failedCall reports whether a gRPC status, in the fields that end an answer,
+// says that the service is not well: UNKNOWN, INTERNAL, UNAVAILABLE or
+// DATA_LOSS. DEADLINE_EXCEEDED does not: who calls sets the deadline.
+func failedCall(h *exchange.Header) bool {
+	switch h.Get("grpc-status") {
+	case "2", "13", "14", "15":
+		return true
+	}
+	return false
+}
+
+// tellBreaker tells the breaker what an exchange came to. Of a gRPC call that
+// goes on that is known at its end; a probe cannot wait for it.
+func (c *call) tellBreaker(pass health.Pass) {
+	r := resultOf(c.x)
+	if r == health.Good && c.use != nil {
+		if c.use.call && !pass.Probe() {
+			c.use.owed = true
+			return
+		}
+		if c.use.bad {
+			r = health.Bad
+		}
+	}
+	c.u.service.breaker.Done(health.Now(), pass, r, time.Duration(exchange.Now()-c.began))
 }
 
 // resultOf says what an exchange means for the breaker.

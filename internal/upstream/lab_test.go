@@ -54,6 +54,8 @@ type reply struct {
 	fields string
 	body   string
 	raw    string // sent as it is instead
+	piece  string // sent after it, again and again
+	each   time.Duration
 }
 
 func ok200(*http.Request) reply { return reply{status: 200, body: "hello"} }
@@ -177,7 +179,12 @@ func (l *lab) dial(ctx context.Context, _, address string) (net.Conn, error) {
 				}
 				out = fmt.Sprintf("HTTP/1.1 %d X\r\n%sContent-Length: %d\r\n\r\n%s", a.status, a.fields, len(a.body), a.body)
 			}
-			if _, err := io.WriteString(theirs, out); err != nil {
+			_, err = io.WriteString(theirs, out)
+			for err == nil && a.piece != "" {
+				time.Sleep(a.each)
+				_, err = io.WriteString(theirs, a.piece)
+			}
+			if err != nil {
 				return
 			}
 		}

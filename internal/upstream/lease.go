@@ -32,7 +32,7 @@ func (a *attempt) share(k *shared) (*use, *failure) {
 	x.Upstream.Reused = a.kept
 	err := k.RoundTripWithin(x, e.hostField(x), (*h2.ResponseLimits)(a.limits))
 	if err == nil {
-		return leased(e, x), nil
+		return leased(e, x, a.limits.Request), nil
 	}
 	if errors.Is(err, h2.ErrNoTunnel) && !e.scheme.only() {
 		a.single = true // nothing was sent
@@ -58,20 +58,27 @@ func (a *attempt) share(k *shared) (*use, *failure) {
 // the answer.
 type lease struct {
 	use
+	x      *exchange.Exchange
 	body   exchange.Body
-	err    error // why it broke off
+	err    error // io.EOF at the end, or why it broke off
 	closed bool
+
+	gave int64 // when the body last gave something
+	held int64 // how long nothing was asked for
 }
 
 // leased puts a lease around the answer that came.
-func leased(e *endpoint, x *exchange.Exchange) *use {
+func leased(e *endpoint, x *exchange.Exchange, within time.Duration) *use {
 	if t, ok := x.Response.Body.(exchange.Tunnel); ok && x.Response.Status == 101 {
-		s := &leasedTunnel{lease: lease{use: use{e: e, shard: x.Client.Shard}, body: t}, inner: t}
+		s := &leasedTunnel{lease: lease{use: use{e: e, shard: x.Client.Shard}, x: x, body: t}, inner: t}
 		x.Response.Body = s
 		s.heard(x)
 		return &s.use
 	}
-	s := &lease{use: use{e: e, shard: x.Client.Shard}, body: x.Response.Body}
+	s := &lease{use: use{e: e, shard: x.Client.Shard, call: x.Request.GRPC()}, x: x, body: x.Response.Body, gave: x.Times.FirstByte}
+	if within > 0 {
+		x.Times.Due = x.Times.Sent + int64(within)
+	}
 	x.Response.Body = s
 	s.heard(x)
 	return &s.use
@@ -79,11 +86,30 @@ func leased(e *endpoint, x *exchange.Exchange) *use {
 
 // Next implements exchange.Body.
 func (s *lease) Next() ([]byte, error) {
+	s.held += exchange.Now() - s.gave
 	p, err := s.body.Next()
-	if err != nil && err != io.EOF {
-		s.err = err
+	s.gave = exchange.Now()
+	s.err = err
+	if err == io.EOF && s.call {
+		s.failed = failedCall(&s.x.Response.Trailer)
 	}
 	return p, err
+}
+
+// late is for HTTP/2 what h1 does itself: when the time for the whole answer
+// has passed, whoever noticed it, the endpoint is only to blame when more of
+// it was spent waiting for the endpoint than for the client.
+func (s *lease) late() {
+	t := &s.x.Times
+	now, due := exchange.Now(), t.Due
+	t.Due = 0
+	if s.err != nil && !errors.Is(s.err, wire.ErrTimeout) || due == 0 || now < due {
+		return
+	}
+	s.err = wire.ErrTimeout
+	if 2*(s.held+now-s.gave) > now-t.FirstByte {
+		s.err = h1.ErrHeld
+	}
 }
 
 // Ready implements exchange.Ready.
@@ -100,6 +126,9 @@ func (s *lease) Close() error {
 	s.closed = true
 	err := s.body.Close()
 	gated := s.gated
+	if s.late(); s.err == io.EOF {
+		s.err = nil
+	}
 	s.over(s.err)
 	if gated {
 		s.e.u.gate.leave()

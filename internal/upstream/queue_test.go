@@ -190,3 +190,80 @@ func TestAdaptiveConcurrency(t *testing.T) {
 		}
 	})
 }
+
+// The requests of an endpoint are bounded however few connections carry them,
+// and those beyond wait.
+func TestQueueForSharedConnections(t *testing.T) {
+	const each, requests = 3, 60
+	for _, balance := range []string{"round_robin", "random", "least_requests", "hash"} {
+		t.Run(balance, func(t *testing.T) {
+			t.Parallel()
+			var mu sync.Mutex
+			most := map[int]int{}
+			active := map[int]int{}
+			cfg := settings()
+			for n := range 2 {
+				w := newWeb(t, func(w http.ResponseWriter, r *http.Request) {
+					mu.Lock()
+					active[n]++
+					most[n] = max(most[n], active[n])
+					mu.Unlock()
+					time.Sleep(2 * ms) // so that others come meanwhile, if they may
+					mu.Lock()
+					active[n]--
+					mu.Unlock()
+					helloWeb(w, r)
+				}, nil)
+				cfg.Endpoints = append(cfg.Endpoints, &config.Endpoint{URL: w.url, Weight: 1})
+			}
+			if cfg.Balance.Algorithm = balance; balance == "hash" {
+				cfg.Balance.Hash = "header:Host"
+			}
+			cfg.Concurrency = &config.Concurrency{PerEndpoint: each, Min: 1}
+			cfg.Queue = &config.Queue{Max: requests, Timeout: dur(20 * time.Second)}
+			r := newRig(t, cfg)
+			var wg sync.WaitGroup
+			for range requests {
+				wg.Go(func() {
+					k := r.dial()
+					k.send(get)
+					k.wants(200, "HTTP/2.0 ")
+					<-r.seen
+					<-r.ended
+				})
+			}
+			wg.Wait()
+			for n, m := range most {
+				if m > each {
+					t.Errorf("endpoint %d had %d requests at a time", n, m)
+				}
+			}
+			st := r.u.Status()
+			if st.Limit != 2*each {
+				t.Errorf("the limit is %d", st.Limit)
+			}
+			for _, e := range st.Endpoints {
+				if e.Idle != e.Connections {
+					t.Errorf("%d of %d connections are idle after the end", e.Idle, e.Connections)
+				}
+			}
+		})
+	}
+	t.Run("without a queue", func(t *testing.T) {
+		inLab(t, func(c *config.Upstream) { c.Concurrency = &config.Concurrency{PerEndpoint: 1, Min: 1} }, 2, func(l *lab) {
+			for n := range 2 {
+				l.set(n+1, func(h *host) { h.answer = func(*http.Request) reply { return reply{after: time.Second, status: 200} } })
+			}
+			var wg sync.WaitGroup
+			for range 2 {
+				wg.Go(func() { l.get().wants(t, 200, "") })
+			}
+			synctest.Wait()
+			if o := l.get(); o.code != "upstream_overloaded" || o.retry == 0 {
+				t.Errorf("%+v", o)
+			}
+			wg.Wait()
+			l.get().wants(t, 200, "")
+		})
+	})
+}

@@ -59,6 +59,8 @@ const (
 	maxSlow = 3
 	// maxPassed is how many endpoints without a connection are tried.
 	maxPassed = 10
+	// maxTried is how many endpoints are tried, those that are full included.
+	maxTried = 100
 	// maxWaits is how often an exchange is put back into the queue.
 	maxWaits = 3
 )
@@ -97,7 +99,7 @@ func (u *Upstream) serve(x *exchange.Exchange) (sent bool) {
 		u.meter.Event(Shed)
 	}
 	if u.breaks {
-		u.service.breaker.Done(health.Now(), pass, resultOf(x), time.Duration(exchange.Now()-c.began))
+		c.tellBreaker(pass)
 	}
 	return c.sent
 }
@@ -218,7 +220,10 @@ func (c *call) next(e *endpoint, s *set) *endpoint {
 		if f.problem.Code == connectTimeout.Code {
 			c.slow++
 		}
-		if c.passed++; c.slow < maxSlow && c.passed < maxPassed {
+		if f.why == connect {
+			c.passed++
+		}
+		if c.slow < maxSlow && c.passed < maxPassed && len(c.tried) < maxTried {
 			if next := s.pick(c.key, u.key != nil, c.tried); next != nil {
 				return next
 			}

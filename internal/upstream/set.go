@@ -237,6 +237,11 @@ func (u *Upstream) rebuild() {
 func (u *Upstream) refresh() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	u.refreshLocked()
+}
+
+// refreshLocked is refresh for who holds u.mu.
+func (u *Upstream) refreshLocked() {
 	// Hundreds of endpoints that fall ill together are looked at together.
 	if wait := time.Duration(u.rebuilt - health.Now() + health.Clock(refreshInterval)); wait > 0 && len(u.live.Load().members) > manyMembers {
 		u.again(wait)

@@ -60,7 +60,7 @@ func (u *Upstream) Status() Status {
 			Requests: m.e.record.load.Active(), Latency: m.e.record.load.Latency(),
 		}
 		m.e.mu.Lock()
-		e.Connections, e.Idle = m.e.open, len(m.e.idle)
+		e.Connections, e.Idle = m.e.open, len(m.e.idle)+m.e.resting
 		m.e.mu.Unlock()
 		out.Endpoints = append(out.Endpoints, e)
 	}

@@ -81,6 +81,7 @@ type Upstream struct {
 	gate      *gate
 	gradient  *health.Gradient
 	most      int      // requests at a time, 0 for no limit
+	each      int      // the same of one endpoint
 	first     []string // groups that come first
 	tls       *tls.Config
 	files     *files // of tls; nil when there are none to follow
@@ -248,14 +249,15 @@ func (u *Upstream) newGate(cfg *config.Upstream) {
 		u.gate.most, u.gate.timeout, u.first = q.Max, q.Timeout.D(), q.First
 	}
 	if c := cfg.Concurrency; c != nil {
-		if u.most = c.Max; c.Adaptive {
+		if u.most, u.each = c.Max, c.PerEndpoint; c.Adaptive {
 			u.gradient = health.NewGradient(c.Min, c.Max)
 		}
 	}
 }
 
-// limit tells the gate how many requests the members of a set may have: as
-// many as there may be connections, where that is fewer and none is shared.
+// limit tells the gate how many requests the members of a set may have: what
+// they may have each, together, or as many as there may be connections, where
+// that is fewer and none is shared.
 func (u *Upstream) limit(s *set) {
 	if u.gate == nil {
 		return
@@ -274,6 +276,7 @@ func (u *Upstream) limit(s *set) {
 		n += len(s.lanes[i].endpoints)
 		shares = shares || slices.ContainsFunc(s.lanes[i].endpoints, (*endpoint).sharing)
 	}
+	lower(u.each * n)
 	if !shares {
 		lower(u.pool.Max)
 		lower(u.pool.MaxPerEndpoint * n)

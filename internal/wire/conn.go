@@ -72,6 +72,7 @@ type Conn struct {
 
 	impatient bool // read must not wait
 	pace      pace
+	holdup    time.Duration // what Held returns
 
 	place place
 }

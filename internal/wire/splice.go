@@ -1,6 +1,9 @@
 package wire
 
-import "io"
+import (
+	"io"
+	"time"
+)
 
 // WriteError marks an error of Splice's destination; one that is not marked is
 // the source's.
@@ -56,6 +59,8 @@ func copyOnce(dst, src *Conn, most int64) (int64, error) {
 	src.came(int64(k))
 	since := src.sweeper.now.Load()
 	dst.progress() // its time passed while it had nothing to do
+	began := time.Now()
+	defer func() { src.holdup += time.Since(began) }()
 	if _, err := dst.Write(p[:k]); err != nil {
 		return 0, &WriteError{err}
 	}

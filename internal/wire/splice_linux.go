@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -80,10 +81,12 @@ func spliceRaw(dst, src *Conn, n int64) (done int64, err error) {
 		// is must not wait for it.
 		more := got == p.size && n > 0 && done+int64(got) < n
 		dst.progress() // its time passed while it had nothing to do
+		began := time.Now()
 		for got > 0 {
 			k, err := dst.spliceOut(p, got, more)
 			if err != nil {
 				p.discard()
+				src.holdup += time.Since(began)
 				return done, &WriteError{err}
 			}
 			dst.progress()
@@ -91,6 +94,7 @@ func spliceRaw(dst, src *Conn, n int64) (done int64, err error) {
 			done += int64(k)
 		}
 		pipes.Put(p)
+		src.holdup += time.Since(began)
 		src.held(since)
 	}
 	return done, nil

@@ -76,5 +76,9 @@ func (c *Conn) came(n int64) {
 // held takes note that Splice did not wait for this connection since a time.
 func (c *Conn) held(since int64) { c.pace.start += c.sweeper.now.Load() - since }
 
+// Held returns for how long Splice from this connection was busy with the
+// other one, so far. Only differences mean anything.
+func (c *Conn) Held() time.Duration { return c.holdup }
+
 // Clock returns the sweeper's time, which is at most a Tick old.
 func (c *Conn) Clock() time.Duration { return c.sweeper.Now() }

@@ -269,10 +269,15 @@ func serveShop(t *testing.T) *shop {
 		}
 		text = strings.ReplaceAll(text, from, to)
 	}
+	var private, public []string
+	moved := func(from, to string) {
+		private, public = append(private, from, to), append(public, to, from)
+	}
 	err := demo.Start(ctx, func(_, address string) (net.Listener, error) {
 		ln, err := net.Listen("tcp", "127.0.0.1:0")
 		if err == nil {
 			swap(address, ln.Addr().String())
+			moved(address, ln.Addr().String())
 		}
 		return ln, err
 	})
@@ -297,10 +302,9 @@ func serveShop(t *testing.T) *shop {
 	if at["public"] == "" || at["admin"] == "" {
 		t.Fatalf("the gateway listens on %v", at)
 	}
-	return &shop{
-		private: strings.NewReplacer("localhost:8080", at["public"], "127.0.0.1:9901", at["admin"]),
-		public:  strings.NewReplacer(at["public"], "localhost:8080", at["admin"], "127.0.0.1:9901"),
-	}
+	moved("localhost:8080", at["public"])
+	moved("127.0.0.1:9901", at["admin"])
+	return &shop{private: strings.NewReplacer(private...), public: strings.NewReplacer(public...)}
 }
 
 // TestBanner runs what the demo tells its user to try.

@@ -25,6 +25,16 @@ var start = time.Now()
 // Begin says that a request goes to the endpoint, End that it is over.
 func (l *Load) Begin() { l.active.Add(1) }
 
+// BeginWithin is Begin, but reports false and does nothing when most requests
+// are there already. 0 means that there is no limit.
+func (l *Load) BeginWithin(most int64) bool {
+	if n := l.active.Add(1); most > 0 && n > most {
+		l.active.Add(-1)
+		return false
+	}
+	return true
+}
+
 // End is said once for each Begin.
 func (l *Load) End() { l.active.Add(-1) }
 

@@ -30,6 +30,10 @@ const (
 	// adds up to a sixteenth.
 	consulWait    = 55 * time.Second
 	consulTimeout = consulWait + consulWait/16 + 5*time.Second
+	// consulPause is the least time from one query to the next: an agent whose
+	// catalog changes all the time, or what stands before it and does not know
+	// blocking queries, answers at once.
+	consulPause = 200 * time.Millisecond
 )
 
 func newConsul(c *config.Consul, scheme string) (*consul, error) {
@@ -57,6 +61,7 @@ func (c *consul) Watch(ctx context.Context, tell Tell) {
 	defer c.client.CloseIdleConnections()
 	index, failures := uint64(0), 0
 	for {
+		asked := time.Now()
 		found, next, err := c.find(ctx, index)
 		if ctx.Err() != nil {
 			return
@@ -77,7 +82,11 @@ func (c *consul) Watch(ctx context.Context, tell Tell) {
 		if next < index {
 			next = 0 // the agent began to count anew
 		}
-		if index = next; index == 0 && !sleep(ctx, time.Second) { // it cannot wait for changes
+		pause := consulPause - time.Since(asked)
+		if index = next; index == 0 { // it cannot wait for changes
+			pause = time.Second
+		}
+		if pause > 0 && !sleep(ctx, pause) {
 			return
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -136,6 +137,10 @@ func recorded(t *testing.T, name string) string {
 	return string(b)
 }
 
+// The answers are those of the agent's documented API. An agent itself cannot
+// be had for the test: its module builds with folders of its repository that
+// the module's archive leaves out, and the versions of them that are published
+// apart cannot all be verified.
 func TestConsul(t *testing.T) {
 	list := recorded(t, "consul.json")
 	const two = "http://10.1.10.112:8000 10 eu-1 0, http://10.1.10.13:8000 1  0"
@@ -171,6 +176,7 @@ func TestConsul(t *testing.T) {
 		c.client = &http.Client{Transport: a}
 		watched(t, c, func(l *told) {
 			l.wants(t, two)
+			time.Sleep(2 * consulPause)
 			if q := a.last(); q.URL.Path != "/v1/health/service/products" || q.URL.RawQuery != "dc=dc1&index=41&passing=1&tag=v2&wait=55s" || q.Header.Get("X-Consul-Token") != "s3cret" {
 				t.Errorf("asked %s %v", q.URL, q.Header)
 			}
@@ -179,6 +185,7 @@ func TestConsul(t *testing.T) {
 			time.Sleep(2 * time.Second)
 			l.wants(t, "error: connection refused")
 			time.Sleep(5 * time.Second)
+			time.Sleep(4 * consulPause)
 			l.wants(t, two, "", two, "error: answer of consul")
 			// A query that is held for too long is given up.
 			time.Sleep(2 * consulTimeout)
@@ -187,6 +194,74 @@ func TestConsul(t *testing.T) {
 			}
 		})
 	})
+}
+
+// What an agent refuses is a failure, after which the next query does not wait
+// for changes, and is not made at once.
+func TestConsulRefuses(t *testing.T) {
+	list := recorded(t, "consul.json")
+	for _, c := range []struct {
+		status int
+		body   string
+	}{
+		{403, "Permission denied: token with AccessorID '…' lacks permission 'service:read'"},
+		{429, "Your IP is issuing too many concurrent connections, please rate limit your calls"},
+		{500, "No cluster leader"},
+		{307, ""},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s, err := newConsul(&config.Consul{Address: "http://10.0.0.9:8500", Service: "products"}, "http")
+			if err != nil {
+				t.Fatal(err)
+			}
+			var at []time.Time
+			a := &api{answer: func(n int, r *http.Request) (*http.Response, error) {
+				at = append(at, time.Now())
+				switch n {
+				case 1:
+					return response(200, list, "X-Consul-Index", "41"), nil
+				case 2:
+					return response(c.status, c.body, "Location", "http://10.0.0.10/"), nil
+				case 3:
+					if r.URL.Query().Has("index") {
+						t.Errorf("asked %s", r.URL)
+					}
+					return response(200, list, "X-Consul-Index", "42"), nil
+				}
+				return hang(r)
+			}}
+			s.client.Transport = a
+			watched(t, s, func(l *told) {
+				time.Sleep(20 * time.Second)
+				const two = "http://10.1.10.112:8000 10 eu-1 0, http://10.1.10.13:8000 1  0"
+				l.wants(t, two, fmt.Sprintf("error: status %d", c.status), two)
+			})
+			if len(at) < 3 || at[2].Sub(at[1]) < 100*time.Millisecond {
+				t.Errorf("asked at %v", at)
+			}
+		})
+	}
+}
+
+// An agent that answers at once all the time is not asked all the time.
+func TestConsulThatDoesNotWait(t *testing.T) {
+	for _, step := range []int{0, 1} { // by which the index grows
+		synctest.Test(t, func(t *testing.T) {
+			c, err := newConsul(&config.Consul{Address: "http://10.0.0.9:8500", Service: "products"}, "http")
+			if err != nil {
+				t.Fatal(err)
+			}
+			queries := 0
+			c.client = &http.Client{Transport: &api{answer: func(n int, _ *http.Request) (*http.Response, error) {
+				queries = n
+				return response(200, "[]", "X-Consul-Index", strconv.Itoa(40+n*step)), nil
+			}}}
+			watched(t, c, func(*told) { time.Sleep(10 * time.Second) })
+			if queries > 52 {
+				t.Errorf("%d queries within 10 seconds", queries)
+			}
+		})
+	}
 }
 
 func TestConsulOddities(t *testing.T) {

@@ -59,6 +59,9 @@ type Pass struct {
 	probe bool
 }
 
+// Probe reports whether the breaker waits for what becomes of the request.
+func (p Pass) Probe() bool { return p.probe }
+
 // Allow reports whether a request may be sent, or how long it will take until
 // one may.
 func (b *Breaker) Allow(now Clock) (p Pass, wait time.Duration, ok bool) {

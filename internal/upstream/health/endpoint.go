@@ -108,10 +108,14 @@ type Outlier struct {
 }
 
 // Record takes note of what became of a request. It returns why the endpoint
-// should be ejected, or "".
+// should be ejected, or is already, or "". What fails while it is ejected was
+// asked before, and is not held against it when it returns.
 func (e *Endpoint) Record(now Clock, o *Outlier, failed bool, took time.Duration) string {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if failed && e.ejected > now {
+		return e.ejection
+	}
 	e.window.Length(o.Window)
 	c := Counts{Total: 1, Took: took}
 	if failed {
@@ -121,7 +125,7 @@ func (e *Endpoint) Record(now Clock, o *Outlier, failed bool, took time.Duration
 		e.errors = 0
 	}
 	e.window.Add(now, c)
-	if !failed || e.ejected > now {
+	if !failed {
 		return ""
 	}
 	if o.ConsecutiveErrors > 0 && e.errors >= o.ConsecutiveErrors {

@@ -407,3 +407,30 @@ func TestGradientOfAnIdleService(t *testing.T) {
 		t.Errorf("the limit is %d and nobody asked for it", l)
 	}
 }
+
+// What was under way when an endpoint was ejected says nothing about how it is
+// when it returns.
+func TestLateFailuresAreNotHeldAgainstTheReturned(t *testing.T) {
+	o := &Outlier{ConsecutiveErrors: 3, MinRequests: 100, Window: 10 * time.Second, Eject: 30 * time.Second, EjectMax: time.Minute}
+	var e Endpoint
+	now := Clock(time.Hour)
+	for range 2 {
+		if reason := e.Record(now, o, true, 0); reason != "" {
+			t.Fatal(reason)
+		}
+	}
+	reason := e.Record(now, o, true, 0)
+	if reason == "" {
+		t.Fatal("not ejected")
+	}
+	e.Eject(now, o, reason)
+	for range 5 {
+		if got := e.Record(now+1, o, true, 0); got != reason {
+			t.Fatalf("%q", got)
+		}
+	}
+	back := now + Clock(31*time.Second)
+	if got := e.Record(back, o, true, 0); got != "" || !e.Usable(back) {
+		t.Errorf("one error after its return: %q", got)
+	}
+}
