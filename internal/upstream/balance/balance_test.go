@@ -316,8 +316,13 @@ func TestHashIsBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	key := Hash("popular")
-	for range 1000 {
-		m[p.Pick(key, nil)].Load.Begin()
+	home := p.Pick(key, nil)
+	for n := range 1000 {
+		at := p.Pick(key, nil)
+		if n < unbounded && at != home {
+			t.Errorf("request %d goes elsewhere while few are in flight", n)
+		}
+		m[at].Load.Begin()
 		active.Add(1)
 	}
 	for i, m := range m {

@@ -73,6 +73,10 @@ func newRing(members []Member, slack float64, active *atomic.Int64) *ring {
 	return r
 }
 
+// unbounded is how many requests a member may have whatever the others have: a
+// few at a time are no burden, and keys need not move for them.
+const unbounded = 8
+
 func (r *ring) Pick(key uint64, tried []*Load) int {
 	if len(r.points) == 0 {
 		return -1
@@ -97,7 +101,7 @@ func (r *ring) Pick(key uint64, tried []*Load) int {
 		if len(tried) > 0 && slices.Contains(tried, m.Load) {
 			continue
 		}
-		if float64(m.Load.active.Load()) < math.Ceil(total*m.Weight) {
+		if float64(m.Load.active.Load()) < max(unbounded, math.Ceil(total*m.Weight)) {
 			return int(i)
 		}
 		if otherwise < 0 {
