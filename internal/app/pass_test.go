@@ -9,6 +9,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"math/big"
@@ -180,16 +181,12 @@ routes: []
 	says(t, old, "still there")
 	old.Close()
 
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	// What is left is cut when the time of the drain is over.
-	go func() {
-		for len(a.Status().Listeners) > 0 {
-			time.Sleep(time.Millisecond)
-		}
-		cancel()
-	}()
-	_ = a.Drain(ctx)
+	// What is left is cut when the time of the drain is over, as it is at once.
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := a.Drain(over); !errors.Is(err, ErrCut) {
+		t.Error(err)
+	}
 	lines, err := os.ReadFile(log)
 	if err != nil {
 		t.Fatal(err)

@@ -8,7 +8,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"gatehouse.dev/gatehouse/internal/redis/redistest"
 )
@@ -24,9 +23,7 @@ func gateways(t *testing.T, n int, redis, policy string) (urls []string) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { a.Close(context.Background()) })
-		for !a.stores.redis.store.Ready() {
-			time.Sleep(time.Millisecond)
-		}
+		redistest.Until(t, "the server answers", a.stores.redis.store.Ready)
 		urls = append(urls, "http://"+a.front.Listeners()[0].Address)
 	}
 	return urls
@@ -106,14 +103,7 @@ func TestRedisFails(t *testing.T) {
 			}
 		}
 		c.mends()
-		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-			if counts := flood(t, closed, 1); counts[200] == 4 {
-				break
-			}
-			if time.Now().After(deadline) {
-				t.Fatalf("%s: it does not heal", name)
-			}
-		}
+		redistest.Until(t, name+" is healed", func() bool { return flood(t, closed, 1)[200] == 4 })
 		stop.Store(true)
 		all.Wait()
 	}

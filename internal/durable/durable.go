@@ -128,6 +128,7 @@ func (s *Store) tick(path string) error {
 			}
 			return err
 		}
+		s.log.Info("the data file is ours now", "file", path)
 	}
 	if err := s.write(); err != nil {
 		return err

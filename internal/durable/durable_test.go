@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -150,20 +151,31 @@ func TestSweep(t *testing.T) {
 func TestHandOver(t *testing.T) {
 	folder := t.TempDir()
 	first := open(t, folder)
-	second := open(t, folder)
+	said := make(lines, 10)
+	second, err := Open(folder, slog.New(slog.NewTextHandler(said, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
 	defer second.Close()
+	if line := <-said; !strings.Contains(line, "belongs to another process") {
+		t.Error(line)
+	}
 	if _, _, err := second.Use(context.Background(), limit.Quota{Key: "k", Limit: 1, Cost: 1}); !errors.Is(err, ErrClosed) {
 		t.Errorf("%v", err)
 	}
 	first.Close()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		if _, _, err := second.Use(context.Background(), limit.Quota{Key: "k", Limit: 1, Cost: 1, Slots: 1, Keep: time.Hour}); err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("the file was not taken over")
-		}
+	if line := <-said; !strings.Contains(line, "is ours now") {
+		t.Error(line)
 	}
+	use(t, second, limit.Quota{Key: "k", Limit: 1, Cost: 1, Slots: 1, Keep: time.Hour})
+}
+
+// lines is a log that a test waits for.
+type lines chan string
+
+func (l lines) Write(p []byte) (int, error) {
+	l <- string(p)
+	return len(p), nil
 }
 
 func TestBadFolder(t *testing.T) {

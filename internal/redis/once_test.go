@@ -38,7 +38,7 @@ func TestOnce(t *testing.T) {
 	if ok, err := stores[0].Once(context.Background(), "short", time.Microsecond); !ok || err != nil {
 		t.Errorf("%v, %v", ok, err)
 	}
-	eventually(t, func() bool {
+	redistest.Until(t, "the key is free again", func() bool {
 		ok, err := stores[1].Once(context.Background(), "short", time.Microsecond)
 		return ok && err == nil
 	})

@@ -40,18 +40,8 @@ func open(t *testing.T, cfg *config.Redis) *Store {
 func to(t *testing.T, server *redistest.Server) *Store {
 	t.Helper()
 	s := open(t, settings(func(c *config.Redis) { c.URL = "redis://" + server.Address }))
-	eventually(t, s.Ready)
+	redistest.Until(t, "the server answers", s.Ready)
 	return s
-}
-
-// eventually waits for what is bound to happen.
-func eventually(t *testing.T, f func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !f(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("it did not happen")
-		}
-	}
 }
 
 func within(t *testing.T, d time.Duration) context.Context {
@@ -213,10 +203,10 @@ func TestHeals(t *testing.T) {
 		if err := call(); err == nil {
 			t.Errorf("%s: a call succeeded", name)
 		}
-		eventually(t, func() bool { return errors.Is(call(), ErrDown) })
+		redistest.Until(t, "the server is thought to be down", func() bool { return errors.Is(call(), ErrDown) })
 		c.mends()
-		eventually(t, s.Ready)
-		eventually(t, func() bool { return callFor(patience) == nil })
+		redistest.Until(t, "the server answers", s.Ready)
+		redistest.Until(t, "calls are answered again", func() bool { return callFor(patience) == nil })
 	}
 	server.Do("SCRIPT", "FLUSH")
 	server.Do("FLUSHALL")
@@ -233,14 +223,14 @@ func TestDownFromTheBeginning(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	server.Run()
-	eventually(t, s.Ready)
+	redistest.Until(t, "the server answers", s.Ready)
 }
 
 func TestPassword(t *testing.T) {
 	server := redistest.Start(t, "--requirepass", "right")
 	wrong := open(t, settings(func(c *config.Redis) { c.URL, c.Password = "redis://"+server.Address, policy.NewSecret("wrong") }))
 	right := open(t, settings(func(c *config.Redis) { c.URL, c.Password = "redis://"+server.Address+"/3", policy.NewSecret("right") }))
-	eventually(t, right.Ready)
+	redistest.Until(t, "the server answers", right.Ready)
 	if wrong.Ready() {
 		t.Error("a wrong password is taken")
 	}
@@ -255,21 +245,21 @@ func TestFailover(t *testing.T) {
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, func() bool { return strings.Contains(replica.Do("INFO", "replication"), "master_link_status:up") })
+	redistest.Until(t, "the replica follows", func() bool { return strings.Contains(replica.Do("INFO", "replication"), "master_link_status:up") })
 	sentinel := redistest.Start(t, file, "--sentinel")
-	eventually(t, func() bool { return strings.Contains(sentinel.Do("SENTINEL", "REPLICAS", "main"), replica.Port()) })
+	redistest.Until(t, "the sentinel knows the replica", func() bool { return strings.Contains(sentinel.Do("SENTINEL", "REPLICAS", "main"), replica.Port()) })
 	s := open(t, settings(func(c *config.Redis) {
 		c.Nodes, c.Sentinel = policy.StringList{sentinel.Address}, &config.Sentinel{Master: "main"}
 	}))
-	eventually(t, s.Ready)
+	redistest.Until(t, "the server answers", s.Ready)
 	rule := limit.Rule{Count: 10, Per: time.Hour, Burst: 10}
 	for range 10 {
 		take(t, s, limit.Call{Key: "k", Rule: rule, Cost: 1})
 	}
-	eventually(t, func() bool { return strings.Contains(replica.Do("EXISTS", "gatehouse:k"), ":1") })
+	redistest.Until(t, "the replica has the key", func() bool { return strings.Contains(replica.Do("EXISTS", "gatehouse:k"), ":1") })
 	master.Kill()
 	var calls []limit.Call
-	eventually(t, func() bool {
+	redistest.Until(t, "the replica is the master", func() bool {
 		calls = []limit.Call{{Key: "k", Rule: rule, Cost: 1}}
 		return s.Take(within(t, 200*time.Millisecond), calls) == nil
 	})
@@ -293,9 +283,9 @@ func TestCluster(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	s := open(t, settings(func(c *config.Redis) { c.Nodes, c.Cluster = nodes[:1], true }))
-	eventually(t, s.Ready)
+	redistest.Until(t, "the server answers", s.Ready)
 	rule := limit.Rule{Count: 1, Per: time.Hour, Burst: 1}
-	eventually(t, func() bool {
+	redistest.Until(t, "the cluster serves every slot", func() bool {
 		calls := make([]limit.Call, 50)
 		for i := range calls {
 			calls[i] = limit.Call{Key: fmt.Sprint("probe", i), Rule: rule, Cost: 0}
@@ -322,5 +312,5 @@ func TestUnixSocket(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "s")
 	redistest.Start(t, "--unixsocket", socket)
 	s := open(t, settings(func(c *config.Redis) { c.URL = "unix://" + socket }))
-	eventually(t, s.Ready)
+	redistest.Until(t, "the server answers", s.Ready)
 }

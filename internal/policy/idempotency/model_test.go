@@ -97,9 +97,7 @@ func TestModel(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer s.Close()
-		for !s.Ready() {
-			time.Sleep(time.Millisecond)
-		}
+		redistest.Until(t, "the server answers", s.Ready)
 		testModel(t, s)
 	})
 }

@@ -152,7 +152,7 @@ access to * by dn.exact="cn=gate,dc=example,dc=com" read by * auth
 			return "ldap://" + address
 		}
 		if time.Now().After(deadline) {
-			t.Fatal(err)
+			t.Fatalf("slapd does not listen: %v", err)
 		}
 		time.Sleep(20 * time.Millisecond)
 	}

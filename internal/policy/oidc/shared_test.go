@@ -27,11 +27,7 @@ func sharing(t *testing.T, d *desk, server *redistest.Server, settings string) (
 			t.Fatal(err)
 		}
 		t.Cleanup(store.Close)
-		for deadline := time.Now().Add(30 * time.Second); !store.Ready(); time.Sleep(5 * time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Fatal("the server does not answer")
-			}
-		}
+		redistest.Until(t, "the server answers", store.Ready)
 		visits[i] = visitAt(t, d, settings, func(name string) any {
 			if name == "redis" {
 				return store

@@ -6,7 +6,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	gateconfig "gatehouse.dev/gatehouse/internal/config"
 	"gatehouse.dev/gatehouse/internal/policy/all"
@@ -43,11 +42,7 @@ func gateways(t *testing.T, server *redistest.Server, n int) (rigs []*policytest
 			t.Fatal(err)
 		}
 		t.Cleanup(store.Close)
-		for deadline := time.Now().Add(30 * time.Second); !store.Ready(); time.Sleep(5 * time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Fatal("the server does not answer")
-			}
-		}
+		redistest.Until(t, "the server answers", store.Ready)
 		r := policytest.NewRig(t, all.Catalog(), sharedRoutes, func(name string) any {
 			if name == "redis" {
 				return store
