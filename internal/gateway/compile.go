@@ -366,6 +366,7 @@ func (c *compiler) compile(path, owner string, p *config.Policy) (out compiled) 
 			return v
 		},
 		Service: c.g.deps.Service,
+		Spared:  c.g.deps.Metrics.Spared(p.Kind.Name),
 		Still:   c.g.deps.Still,
 	}
 	if env.Service == nil {

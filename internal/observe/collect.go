@@ -42,6 +42,8 @@ var (
 
 	descUpstreamEndpoints = desc("upstream_endpoints", "Endpoints by how they are: healthy, unhealthy or ejected.", "upstream", "state")
 
+	descSpared = desc("policy_spared_total", "Requests that a policy would have refused, or could not decide about, and let go on: by dry_run or by fail_open.", "policy", "reason")
+
 	descReloads   = desc("config_reloads_total", "Configurations that were applied, the first one too, or were not.", "result")
 	descReloaded  = desc("config_last_reload_successful", "1 when the last reload was applied, 0 when it was not.")
 	descSucceeded = desc("config_last_reload_success_timestamp_seconds", "When a configuration was last applied.")
@@ -59,7 +61,7 @@ func (c *collector) Describe(out chan<- *prometheus.Desc) {
 		descConnections, descAccepted, descHandshakes, descRefused, descUnaccepted, descPassed,
 		descUpstreamConnections, descUpstreamIdle, descUpstreamTunnels, descUpstreamOpened,
 		descUpstreamFailed, descUpstreamReused, descUpstreamRetried, descUpstreamEvents, descUpstreamFirstByte,
-		descUpstreamEndpoints,
+		descUpstreamEndpoints, descSpared,
 		descReloads, descReloaded, descSucceeded, descConfig,
 		descLogWritten, descLogDropped, descLogErrors,
 	} {
@@ -76,7 +78,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	c.routes.each(func(r *Route) { routes = append(routes, r) })
 	c.listeners.each(func(l *Listener) { listeners = append(listeners, l) })
 	c.upstreams.each(func(u *Upstream) { upstreams = append(upstreams, u) })
-	re, endpoints := c.reload, c.endpoints
+	re, endpoints, let := c.reload, c.endpoints, maps.Clone(c.spared)
 	c.mu.Unlock()
 
 	s := sink(out)
@@ -91,6 +93,9 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	}
 	for _, u := range upstreams {
 		u.collect(s)
+	}
+	for what, n := range let {
+		s.count(descSpared, n, what.policy, what.reason)
 	}
 	s.count(descReloads, re.ok, "ok")
 	s.count(descReloads, re.failed, "failed")

@@ -22,6 +22,7 @@ func TestGuide(t *testing.T) {
 	r, l, u := m.Route("a"), m.Listener("a"), m.Upstream("a")
 	u.Event("shed")
 	m.Endpoints(func(yield func(upstream, state string, n int)) { yield("a", "healthy", 1) })
+	m.Spared("authorize")("dry_run")
 	r.Begin(0)
 	l.Secured(0)
 	l.Moved(0, 1, 1)

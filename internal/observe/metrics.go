@@ -33,6 +33,7 @@ type Metrics struct {
 	upstreams table[Upstream]
 	reload    reload
 	endpoints func(yield func(upstream, state string, n int))
+	spared    map[spared]int
 
 	logWritten, logDropped, logErrors atomic.Uint64
 }
@@ -47,7 +48,7 @@ type reload struct {
 
 // NewMetrics returns metrics without any series but those of the process.
 func NewMetrics(cfg config.Metrics) *Metrics {
-	m := new(Metrics)
+	m := &Metrics{spared: make(map[spared]int)}
 	m.Configure(cfg)
 	m.routes.init(newRoute, "none", other)
 	m.listeners.init(newListener, other)
@@ -76,6 +77,20 @@ func (m *Metrics) Endpoints(tell func(yield func(upstream, state string, n int))
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.endpoints = tell
+}
+
+// spared names what is counted of requests that policies let through.
+type spared struct{ policy, reason string }
+
+// Spared returns who counts the requests that a kind of policy would have
+// refused, or could not decide about, and let go on for a reason. Kinds and
+// reasons are few, and what happened stays counted.
+func (m *Metrics) Spared(policy string) func(reason string) {
+	return func(reason string) {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.spared[spared{policy, reason}]++
+	}
 }
 
 // Handler answers with all metrics in the format of Prometheus.

@@ -345,3 +345,15 @@ func BenchmarkRouteProblem(b *testing.B) {
 		r.End(x)
 	}
 }
+
+func TestSpared(t *testing.T) {
+	m := newMetrics(1)
+	for range 2 { // as two uses of a kind do
+		m.Spared("authorize")("dry_run")
+	}
+	m.Spared("opa")("fail_open")
+	expect(t, m, map[string]string{
+		`gatehouse_policy_spared_total{policy="authorize",reason="dry_run"}`: "2",
+		`gatehouse_policy_spared_total{policy="opa",reason="fail_open"}`:     "1",
+	})
+}

@@ -163,6 +163,7 @@ type Env struct {
 	Slots   *Slots                                  // numbers of private state, see Slot
 	Keep    func(key string, create func() any) any // live object that outlasts a reload: same key, same object
 	Service func(name string) any                   // what app offers under a name; nil when there is none
+	Spared  func(reason string)                     // counts a request that the policy let through, see Teller; nil where nobody counts
 	Still   bool                                    // it is only looked at what is compiled: nothing is begun that asks others
 }
 

@@ -13,11 +13,27 @@ type Teller struct {
 	start time.Time
 	last  atomic.Int64
 	left  atomic.Int64 // events that were not logged since
+	spare func(reason string)
 }
+
+// Why a request went on that would have been refused.
+const (
+	DryRun   = "dry_run"   // the settings only try the policy out
+	FailOpen = "fail_open" // what decides did not answer, and the settings say to go on
+)
 
 // NewTeller returns a teller that names the place of the policy.
 func NewTeller(env *Env) *Teller {
-	return &Teller{log: env.Log.With("path", env.Path), start: time.Now()}
+	return &Teller{log: env.Log.With("path", env.Path), start: time.Now(), spare: env.Spared}
+}
+
+// Spared counts a request that went on although the policy had refused it, or
+// had not been able to decide, and logs it as Warn does.
+func (t *Teller) Spared(reason, text string, args ...any) {
+	if t.spare != nil {
+		t.spare(reason)
+	}
+	t.Warn(text, args...)
 }
 
 // Warn logs an event, and how many before it were left out.

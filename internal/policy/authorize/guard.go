@@ -45,7 +45,7 @@ func (g *guard) Request(x *exchange.Exchange) policy.Verdict {
 		return policy.Next
 	}
 	if g.tell != nil {
-		g.tell.Warn("a request was let through by dry_run", "request_id", x.RequestID(), "consumer", x.Who.Consumer, "reason", err)
+		g.tell.Spared(policy.DryRun, "a request was let through by dry_run", "request_id", x.RequestID(), "consumer", x.Who.Consumer, "reason", err)
 		return policy.Next
 	}
 	x.Fail(refused.With(err))

@@ -102,7 +102,7 @@ func (g *guard) Request(x *exchange.Exchange) policy.Verdict {
 		return policy.Next
 	}
 	if g.tell != nil {
-		g.tell.Warn("a request of a bot was let through by dry_run", "request_id", x.RequestID(), "reason", sign)
+		g.tell.Spared(policy.DryRun, "a request of a bot was let through by dry_run", "request_id", x.RequestID(), "reason", sign)
 		return policy.Next
 	}
 	x.Fail(refused.With(sign))

@@ -70,7 +70,7 @@ func (g *guard) Request(x *exchange.Exchange) policy.Verdict {
 		return policy.Next
 	}
 	if g.tell != nil {
-		g.tell.Warn("a request of another site was let through by dry_run", "request_id", x.RequestID(), "origin", x.Request.Header.Known(exchange.Origin))
+		g.tell.Spared(policy.DryRun, "a request of another site was let through by dry_run", "request_id", x.RequestID(), "origin", x.Request.Header.Known(exchange.Origin))
 		return policy.Next
 	}
 	x.Fail(&refused)

@@ -79,7 +79,7 @@ func (a *asker) Request(x *exchange.Exchange) policy.Verdict {
 		}
 		switch {
 		case err != nil && a.open:
-			a.tell.Warn("a request was let through by fail_open: the service does not decide", "error", err)
+			a.tell.Spared(policy.FailOpen, "a request was let through by fail_open: the service does not decide", "error", err)
 			return policy.Next
 		case err != nil:
 			x.Fail(unavailable.With(err))
@@ -98,7 +98,7 @@ func (a *asker) Request(x *exchange.Exchange) policy.Verdict {
 		return policy.Next
 	}
 	if a.dryRun {
-		a.tell.Warn("a request was let through by dry_run", "request_id", x.RequestID(), "status", v.status)
+		a.tell.Spared(policy.DryRun, "a request was let through by dry_run", "request_id", x.RequestID(), "status", v.status)
 		return policy.Next
 	}
 	a.refuse(x, v)

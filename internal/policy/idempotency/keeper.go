@@ -101,7 +101,7 @@ func (k *keeper) begin(x *exchange.Exchange, s *state, b replay.Begin) policy.Ve
 		cancel()
 		switch {
 		case err != nil && k.open:
-			k.tell.Warn("a request was let through without its key: the store does not answer", "error", err)
+			k.tell.Spared(policy.FailOpen, "a request was let through without its key: the store does not answer", "error", err)
 			return policy.Next
 		case err != nil:
 			x.Fail(down.With(err))

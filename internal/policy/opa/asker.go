@@ -85,7 +85,7 @@ func (a *asker) Request(x *exchange.Exchange) policy.Verdict {
 	v, err := a.decide(x)
 	switch {
 	case err != nil && a.open:
-		a.tell.Warn("a request was let through by fail_open: the rule was not asked", "error", err)
+		a.tell.Spared(policy.FailOpen, "a request was let through by fail_open: the rule was not asked", "error", err)
 		return policy.Next
 	case err != nil:
 		x.Fail(unavailable.With(err))
@@ -98,7 +98,7 @@ func (a *asker) Request(x *exchange.Exchange) policy.Verdict {
 		}
 		return policy.Next
 	case a.dryRun:
-		a.tell.Warn("a request was let through by dry_run", "request_id", x.RequestID())
+		a.tell.Spared(policy.DryRun, "a request was let through by dry_run", "request_id", x.RequestID())
 		return policy.Next
 	}
 	p := &refused

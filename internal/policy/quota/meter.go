@@ -64,7 +64,7 @@ func (m *meter) Request(x *exchange.Exchange) policy.Verdict {
 	refused, err := m.use(ctx, s, cost, now)
 	switch {
 	case err != nil && m.open && !usage:
-		m.tell.Warn("a request was not counted: the store does not answer", "error", err)
+		m.tell.Spared(policy.FailOpen, "a request was not counted: the store does not answer", "error", err)
 		return policy.Next
 	case err != nil:
 		x.Fail(unknown.With(err))
@@ -76,7 +76,7 @@ func (m *meter) Request(x *exchange.Exchange) policy.Verdict {
 		s.counted = true
 		return policy.Next
 	case m.dryRun:
-		m.tell.Warn("a request over the quota was let through by dry_run", "quota", m.periods[refused].name, "request_id", x.RequestID())
+		m.tell.Spared(policy.DryRun, "a request over the quota was let through by dry_run", "quota", m.periods[refused].name, "request_id", x.RequestID())
 		return policy.Next
 	}
 	s.problem = exceeded

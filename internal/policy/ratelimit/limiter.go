@@ -69,7 +69,7 @@ func (l *limiter) Request(x *exchange.Exchange) policy.Verdict {
 		if refused, err = l.takeShared(x, s, now); err != nil {
 			switch l.failure {
 			case "open":
-				l.tell.Warn("limits are not kept: the store does not answer", "error", err)
+				l.tell.Spared(policy.FailOpen, "limits are not kept: the store does not answer", "error", err)
 				return policy.Next
 			case "closed":
 				x.Fail(unknown.With(err))
@@ -84,7 +84,7 @@ func (l *limiter) Request(x *exchange.Exchange) policy.Verdict {
 		return policy.Next
 	}
 	if l.dryRun {
-		l.tell.Warn("a request over the limit was let through by dry_run", "limit", l.limits[refused].name, "request_id", x.RequestID())
+		l.tell.Spared(policy.DryRun, "a request over the limit was let through by dry_run", "limit", l.limits[refused].name, "request_id", x.RequestID())
 		return policy.Next
 	}
 	s.problem = refusal
