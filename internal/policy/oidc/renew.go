@@ -114,6 +114,8 @@ const (
 	renewalKept  = 30 * time.Second
 )
 
+var errUnfinished = errors.New("the session was not renewed by an error of the gateway")
+
 func newRenewals() *renewals { return &renewals{m: make(map[[32]byte]*renewal)} }
 
 func (r *renewals) do(key string, renew func() (*session, error)) (*session, error) {
@@ -132,15 +134,18 @@ func (r *renewals) do(key string, renew func() (*session, error)) (*session, err
 			}
 		}
 	}
-	one := &renewal{done: make(chan struct{})}
+	// A panic leaves the error, for those who wait.
+	one := &renewal{done: make(chan struct{}), err: errUnfinished}
 	r.m[sum] = one
 	r.mu.Unlock()
-	defer close(one.done)
+	defer func() {
+		r.mu.Lock()
+		if one.until = time.Now().Add(renewalKept); one.err != nil {
+			one.until = time.Now().Add(time.Second) // what failed is soon tried again
+		}
+		r.mu.Unlock()
+		close(one.done)
+	}()
 	one.s, one.err = renew()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if one.until = time.Now().Add(renewalKept); one.err != nil {
-		one.until = time.Now().Add(time.Second) // what failed is soon tried again
-	}
 	return one.s, one.err
 }
