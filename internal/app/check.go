@@ -28,6 +28,7 @@ func examine(cfg *config.Config, faults config.Faults) config.Faults {
 		return faults
 	}
 	faults = append(faults, compile(cfg, nil)...)
+	faults = append(faults, certs.Check(cfg)...)
 	faults.Sort()
 	return faults
 }
@@ -53,7 +54,6 @@ func compile(cfg *config.Config, see func(*gateway.Pending)) config.Faults {
 		},
 	})
 	change, faults := callers.Prepare(cfg)
-	faults = append(faults, certs.Check(cfg)...)
 	pending, more := g.Compile(cfg)
 	faults = append(faults, more...)
 	if pending == nil {
