@@ -64,6 +64,7 @@ func (s *Server) Continue(c *wire.Conn, client *exchange.Client, in *wire.Buffer
 	k := &conn{s: s, c: c, client: client, ended: ended}
 	s.enter(k)
 	go func() {
+		defer k.contain()
 		k.begin(in, n)
 		if !k.finish() {
 			k.close()
@@ -75,6 +76,7 @@ func (s *Server) Continue(c *wire.Conn, client *exchange.Client, in *wire.Buffer
 
 // run serves a connection until it ends or becomes quiet.
 func (k *conn) run() {
+	defer k.contain()
 	take := k.take
 	for {
 		err := k.await(take)
@@ -105,6 +107,17 @@ func (k *conn) sleep() {
 	}
 	k.rouse()
 	k.run()
+}
+
+// contain makes a panic the end of this one connection.
+func (k *conn) contain() {
+	if k.s.Panicked == nil {
+		return
+	}
+	if v := recover(); v != nil {
+		k.s.Panicked(v)
+		k.close()
+	}
 }
 
 func (k *conn) close() {

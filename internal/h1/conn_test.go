@@ -412,6 +412,35 @@ func TestAnswerWhileAnotherGoroutineHasTheBody(t *testing.T) {
 	<-sent
 }
 
+// A panic that no handler has ended ends its connection, and no other.
+func TestPanicEndsItsConnection(t *testing.T) {
+	told := make(chan any, 2)
+	s := &Server{
+		Handler: func(x *exchange.Exchange) {
+			if x.Request.Path == "/panic" {
+				panic("outside")
+			}
+			echo(x)
+		},
+		Panicked: func(v any) { told <- v },
+	}
+	s.Limits.Store(tableLimits())
+	r := rigOf(t, s)
+	other, k := r.dial(), r.dial()
+	for range 2 {
+		other.send(simple)
+		if res, _ := other.answer("GET"); res.StatusCode != 200 {
+			t.Errorf("answered %d", res.StatusCode)
+		}
+		k.send("GET /panic HTTP/1.1\r\nHost: a\r\n\r\n")
+		k.expectEnd()
+		if v := <-told; v != "outside" {
+			t.Errorf("told of %v", v)
+		}
+		k = r.dial()
+	}
+}
+
 func TestUpgrade(t *testing.T) {
 	const head = "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n"
 	k := newRig(t, tableLimits(), func(x *exchange.Exchange) {

@@ -31,7 +31,10 @@ type Server struct {
 	// Refused, when set, is shown exchanges that were answered with their
 	// Problem before Handler could see them.
 	Refused func(*exchange.Exchange)
-	Limits  atomic.Pointer[Limits]
+	// Panicked, when set, is told of panics outside Handler, which ends them
+	// itself. The connection is closed, and the others go on.
+	Panicked func(v any)
+	Limits   atomic.Pointer[Limits]
 
 	draining atomic.Bool
 	dates    exchange.DateText
