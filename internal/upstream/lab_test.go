@@ -60,6 +60,10 @@ type reply struct {
 
 func ok200(*http.Request) reply { return reply{status: 200, body: "hello"} }
 
+// labAddress returns the address of the lab's n-th host, from 1. Nobody is to
+// be asked for it.
+func labAddress(n int) string { return fmt.Sprintf("10.0.%d.%d:80", n/256, n%256) }
+
 // inLab runs a test in a lab with endpoints of these names, each of which
 // answers 200.
 func inLab(t *testing.T, cfg func(*config.Upstream), endpoints int, test func(l *lab)) {
@@ -69,7 +73,7 @@ func inLab(t *testing.T, cfg func(*config.Upstream), endpoints int, test func(l 
 		c := settings()
 		c.Connections.ConnectTimeout = config.Duration(time.Second)
 		for i := range endpoints {
-			a := fmt.Sprintf("10.0.0.%d:80", i+1)
+			a := labAddress(i + 1)
 			l.hosts[a] = &host{answer: ok200}
 			c.Endpoints = append(c.Endpoints, &config.Endpoint{URL: "http://" + a, Weight: 1})
 		}
@@ -119,7 +123,7 @@ func (l *lab) open(c *config.Upstream, sweeper *wire.Sweeper, m *Memory) *Upstre
 func (l *lab) host(n int) *host {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	a := fmt.Sprintf("10.0.0.%d:80", n)
+	a := labAddress(n)
 	if l.hosts[a] == nil {
 		l.hosts[a] = &host{answer: ok200}
 	}
