@@ -61,7 +61,8 @@ policy/opa < policy exchange decision fetch rego
 
 # Ways to prove who asks have much in common, and it must be the same in all:
 # the step, the answers, the limits on guessing, and what tokens are made of.
-# These rooms know no policy and keep no settings.
+# These rooms know no policy and keep no settings. Gateways agree through replay
+# on which of them renews a session of oidc.
 policy/allof < policy identify
 policy/anyof < policy identify
 policy/apikey < policy exchange identify
