@@ -83,6 +83,7 @@ func FuzzServer(f *testing.F) {
 			x.Response.Body = x.Request.Body
 			finish(x)
 		}}
+		s.held.Store(mostHeld) // offenders are cut at once, and nobody waits for it
 		s.Limits.Store(&Limits{HeaderBytes: 4096, Headers: 30, Body: 1 << 16, Streams: 10, HeaderTimeout: 5 * time.Second, IdleTimeout: 5 * time.Second})
 		here, there := dialPair(t, ln)
 		served := make(chan bool)
