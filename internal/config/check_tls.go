@@ -65,6 +65,8 @@ func (k *checker) protocols(at string, l *Listener) {
 		switch {
 		case slices.Contains(l.Protocols[:i], p):
 			k.fault(here, quote(p)+" stands twice", "")
+		case l.Engine == "std" && (p == "http2" || p == "h2c"):
+			k.fault(here, "engine std does not speak "+p+", only http1 and http3", "remove it, or use engine native")
 		case k.known[at+".tls"]:
 		case p == "http2" && l.TLS == nil:
 			k.fault(here, "http2 needs tls", "add tls, or write h2c for HTTP/2 without it")

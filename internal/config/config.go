@@ -68,7 +68,7 @@ type Listener struct {
 	Upstream string `yaml:"upstream" example:"tcp://10.0.0.5:5432"`
 	// Where connections go by the name that the client asks for. For protocol tls.
 	Routes []*SNIRoute `yaml:"routes"`
-	// The HTTP engine: native is the gateway's own; std is Go's net/http, slower, kept as a safety valve.
+	// The HTTP engine: native is the gateway's own; std is Go's net/http for http1 and http3, slower, without HTTP/2, kept as a safety valve.
 	Engine string `yaml:"engine" enum:"native,std"`
 	// Peers whose X-Forwarded-* and Forwarded fields are believed. Default: nobody.
 	TrustedProxies []netip.Prefix `yaml:"trusted_proxies" example:"10.0.0.0/8"`
