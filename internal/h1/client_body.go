@@ -58,20 +58,20 @@ func (b *responseBody) back() {
 	}
 }
 
-// late says whose fault it is that the time for the whole answer has passed,
-// whoever noticed it: the upstream is only to blame when more of the time was
-// spent waiting for it than for who receives the body.
-func (b *responseBody) late() {
-	t := &b.c.x.Times
+// Blame returns how an answer ended, of which all had to be there by due, 0 for
+// never. When that time has passed, whoever noticed it, it is a timeout of the
+// upstream only if more of the time since the head was spent waiting for the
+// upstream than for who receives the body; that was held, and else the error is
+// ErrHeld. Errors of other sorts stay as they are.
+func Blame(err error, firstByte, due, held int64) error {
 	now := exchange.Now()
-	if b.err != nil && !errors.Is(b.err, wire.ErrTimeout) || t.Due == 0 || now < t.Due {
-		return
+	switch {
+	case err != nil && !errors.Is(err, wire.ErrTimeout), due == 0, now < due:
+		return err
+	case 2*held > now-firstByte:
+		return ErrHeld
 	}
-	b.back()
-	b.err = wire.ErrTimeout
-	if 2*(b.held+int64(b.c.conn.Held())) > now-t.FirstByte {
-		b.err = ErrHeld
-	}
+	return wire.ErrTimeout
 }
 
 // take takes what is there of the body out of the buffer, or nil.
@@ -207,7 +207,8 @@ func (b *responseBody) Close() error {
 		c.r += int(b.left)
 		b.err = io.EOF
 	}
-	b.late()
+	b.back()
+	b.err = Blame(b.err, c.x.Times.FirstByte, c.x.Times.Due, b.held+int64(c.conn.Held()))
 	c.end(b.err == io.EOF)
 	return nil
 }

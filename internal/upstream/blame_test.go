@@ -156,24 +156,32 @@ func TestWhoseFaultALateAnswerIsBySpeed(t *testing.T) {
 				x.Client = &exchange.Client{}
 				x.Times.Sent = exchange.Now()
 				x.Times.FirstByte = x.Times.Sent
-				x.Response.Status, x.Response.Body = 200, steady(c.service)
+				x.Times.Due = x.Times.Sent + int64(2*time.Second)
+				x.Response.Status, x.Response.Body = 200, &steady{x, c.service}
 				e := l.u.live.Load().members[0].e
 				if !e.begin() {
 					t.Fatal("there is no place")
 				}
-				leased(e, x, 2*time.Second)
+				leased(e, x)
 				take(l, x)
 			})
 		})
 	}
 }
 
-// steady is a body without an end, each piece of which takes a while.
-type steady time.Duration
+// steady is a body without an end, each piece of which takes a while. As that of
+// HTTP/2 it takes back, when it is closed, when the answer is due.
+type steady struct {
+	x    *exchange.Exchange
+	each time.Duration
+}
 
-func (s steady) Next() ([]byte, error) {
-	time.Sleep(time.Duration(s))
+func (s *steady) Next() ([]byte, error) {
+	time.Sleep(s.each)
 	return []byte("x"), nil
 }
 
-func (steady) Close() error { return nil }
+func (s *steady) Close() error {
+	s.x.Times.Due = 0
+	return nil
+}

@@ -32,7 +32,7 @@ func (a *attempt) share(k *shared) (*use, *failure) {
 	x.Upstream.Reused = a.kept
 	err := k.RoundTripWithin(x, e.hostField(x), (*h2.ResponseLimits)(a.limits))
 	if err == nil {
-		return leased(e, x, a.limits.Request), nil
+		return leased(e, x), nil
 	}
 	if errors.Is(err, h2.ErrNoTunnel) && !e.scheme.only() {
 		a.single = true // nothing was sent
@@ -63,22 +63,20 @@ type lease struct {
 	err    error // io.EOF at the end, or why it broke off
 	closed bool
 
+	due  int64 // when the whole answer has to be over, 0 for never; the body forgets it when it is closed
 	gave int64 // when the body last gave something
 	held int64 // how long nothing was asked for
 }
 
 // leased puts a lease around the answer that came.
-func leased(e *endpoint, x *exchange.Exchange, within time.Duration) *use {
+func leased(e *endpoint, x *exchange.Exchange) *use {
 	if t, ok := x.Response.Body.(exchange.Tunnel); ok && x.Response.Status == 101 {
 		s := &leasedTunnel{lease: lease{use: use{e: e, shard: x.Client.Shard}, x: x, body: t}, inner: t}
 		x.Response.Body = s
 		s.heard(x)
 		return &s.use
 	}
-	s := &lease{use: use{e: e, shard: x.Client.Shard, call: x.Request.GRPC()}, x: x, body: x.Response.Body, gave: x.Times.FirstByte}
-	if within > 0 {
-		x.Times.Due = x.Times.Sent + int64(within)
-	}
+	s := &lease{use: use{e: e, shard: x.Client.Shard, call: x.Request.GRPC()}, x: x, body: x.Response.Body, due: x.Times.Due, gave: x.Times.FirstByte}
 	x.Response.Body = s
 	s.heard(x)
 	return &s.use
@@ -96,22 +94,6 @@ func (s *lease) Next() ([]byte, error) {
 	return p, err
 }
 
-// late is for HTTP/2 what h1 does itself: when the time for the whole answer
-// has passed, whoever noticed it, the endpoint is only to blame when more of
-// it was spent waiting for the endpoint than for the client.
-func (s *lease) late() {
-	t := &s.x.Times
-	now, due := exchange.Now(), t.Due
-	t.Due = 0
-	if s.err != nil && !errors.Is(s.err, wire.ErrTimeout) || due == 0 || now < due {
-		return
-	}
-	s.err = wire.ErrTimeout
-	if 2*(s.held+now-s.gave) > now-t.FirstByte {
-		s.err = h1.ErrHeld
-	}
-}
-
 // Ready implements exchange.Ready.
 func (s *lease) Ready() bool {
 	r, ok := s.body.(exchange.Ready)
@@ -126,7 +108,9 @@ func (s *lease) Close() error {
 	s.closed = true
 	err := s.body.Close()
 	gated := s.gated
-	if s.late(); s.err == io.EOF {
+	// What h1 does for its own bodies.
+	s.err = h1.Blame(s.err, s.x.Times.FirstByte, s.due, s.held+exchange.Now()-s.gave)
+	if s.err == io.EOF {
 		s.err = nil
 	}
 	s.over(s.err)
