@@ -163,16 +163,6 @@ func checkHostPattern(s string) *policy.Fault {
 	return checkHost(s, name)
 }
 
-// isToken checks a field name or method (RFC 9110 section 5.6.2).
-func isToken(s string) bool {
-	for _, c := range []byte(s) {
-		if (c < '0' || c > '9') && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && !strings.ContainsRune("!#$%&'*+-.^_`|~", rune(c)) {
-			return false
-		}
-	}
-	return s != ""
-}
-
 // checkHostPort checks the value of a Host field.
 func checkHostPort(s string) *policy.Fault {
 	if isURL(s) {

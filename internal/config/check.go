@@ -251,7 +251,7 @@ func (k *checker) match(at string, m *Match) {
 	for i, method := range m.Methods {
 		here := fmt.Sprintf("%s.methods[%d]", at, i)
 		switch {
-		case !isToken(method):
+		case !policy.IsToken(method):
 			k.fault(here, quote(method)+" is not a method", "write GET, or a list of methods")
 		case strings.ToUpper(method) != method:
 			k.fault(here, quote(method)+" is not a method: methods are upper case", "write "+strings.ToUpper(method))
@@ -272,7 +272,7 @@ func (k *checker) match(at string, m *Match) {
 		k.fault(at+".path", quote(m.Path)+": a path has no query and no fragment", "use query: to match parameters")
 	}
 	for name := range m.Headers {
-		if !isToken(name) {
+		if !policy.IsToken(name) {
 			k.fault(keyed(at+".headers", name), quote(name)+" is not a field name", "")
 		}
 	}
@@ -363,7 +363,7 @@ func (k *checker) respond(at string, r *Respond) {
 	for _, name := range names {
 		here := keyed(at+".headers", name)
 		switch value := r.Headers[name]; {
-		case !isToken(name):
+		case !policy.IsToken(name):
 			k.fault(here, quote(name)+" is not a field name", "")
 		case slices.Contains(framing(), strings.ToLower(name)):
 			k.fault(here, quote(name)+" is set by the gateway alone", "remove it")

@@ -21,11 +21,11 @@ func (k *checker) service(at string, u *Upstream) {
 	if h := u.Balance.Hash; h != "" && !isHash(h) && !isExpression(h) {
 		k.fault(at+".balance.hash", quote(h)+" does not say what to hash", "write header:NAME, cookie:NAME, query:NAME or client")
 	}
-	if f := u.Timeout.Field; f != "" && !isToken(f) {
+	if f := u.Timeout.Field; f != "" && !policy.IsToken(f) {
 		k.fault(at+".timeout.field", quote(f)+" is not a field name", "")
 	}
 	if s := u.Sticky; s != nil {
-		if s.Cookie != "" && !isToken(s.Cookie) {
+		if s.Cookie != "" && !policy.IsToken(s.Cookie) {
 			k.fault(at+".sticky.cookie", quote(s.Cookie)+" is not the name of a cookie", "use letters, digits, - and _")
 		}
 		if s.Path == "" || s.Path[0] != '/' || strings.ContainsFunc(s.Path, func(r rune) bool { return r <= ' ' || r == ';' || r >= 0x7f }) {
@@ -68,7 +68,7 @@ func (k *checker) retry(at string, r *Retry) {
 		}
 	}
 	for i, m := range r.Methods {
-		if !isToken(m) || strings.ToUpper(m) != m {
+		if !policy.IsToken(m) || strings.ToUpper(m) != m {
 			k.fault(fmt.Sprintf("%s.methods[%d]", at, i), quote(m)+" is not a method", "")
 		}
 	}

@@ -46,7 +46,7 @@ func isHash(s string) bool {
 	if !found {
 		return s == "client"
 	}
-	return slices.Contains([]string{"header", "cookie"}, what) && isToken(name) || what == "query" && name != ""
+	return slices.Contains([]string{"header", "cookie"}, what) && policy.IsToken(name) || what == "query" && name != ""
 }
 
 // isExpression tells whether s can only be meant as an expression, which those

@@ -15,6 +15,8 @@ const (
 	inToken  = 1 << iota // tchar, RFC 9110, section 5.6.2
 	inTarget             // what a request target may hold: visible ASCII but #
 	inHost               // what a host name may hold: letters, digits, hyphen, underscore, dot
+	inLower              // a token without capitals, as names of fields are in HTTP/2: RFC 9113, section 8.2.1
+	inValue              // what the value of a field may hold: RFC 9110, section 5.5, no controls but tab
 )
 
 var class = func() (t [256]uint8) {
@@ -27,6 +29,14 @@ var class = func() (t [256]uint8) {
 			t[c] |= inToken | inHost
 		case strings.ContainsRune("!#$%&'*+^`|~", c):
 			t[c] |= inToken
+		}
+	}
+	for c := range t {
+		if t[c]&inToken != 0 && (c < 'A' || c > 'Z') {
+			t[c] |= inLower
+		}
+		if c >= ' ' && c != 0x7f || c == '\t' {
+			t[c] |= inValue
 		}
 	}
 	return t
@@ -49,8 +59,21 @@ func InToken(c byte) bool { return class[c]&inToken != 0 }
 // IsToken reports whether s is a token.
 func IsToken(s string) bool { return s != "" && span(s, inToken) == len(s) }
 
+// IsLowerToken reports whether s is a token without capitals.
+func IsLowerToken(s string) bool { return s != "" && span(s, inLower) == len(s) }
+
+// InValue reports whether a byte may stand in the value of a field.
+func InValue(c byte) bool { return class[c]&inValue != 0 }
+
+// IsValue reports whether s holds nothing but what the value of a field may
+// hold. White space around it is not looked at.
+func IsValue(s string) bool { return span(s, inValue) == len(s) }
+
 // SpanToken returns how many bytes at the start of s may stand in a token.
 func SpanToken(s string) int { return span(s, inToken) }
+
+// IsTarget reports whether s may be a request target or a part of one.
+func IsTarget(s string) bool { return s != "" && span(s, inTarget) == len(s) }
 
 // SpanTarget returns how many bytes at the start of s may stand in a request
 // target: visible ASCII but "#".

@@ -63,6 +63,22 @@ func TestIsToken(t *testing.T) {
 	}
 }
 
+// TestClasses says of every byte where it may stand.
+func TestClasses(t *testing.T) {
+	for c := range 256 {
+		s := string([]byte{byte(c)})
+		value := c >= ' ' && c != 0x7f || c == '\t'
+		lower := IsToken(s) && (c < 'A' || c > 'Z')
+		target := c > ' ' && c < 0x7f && c != '#'
+		if InValue(byte(c)) != value || IsValue("a"+s) != value || IsLowerToken("a"+s) != lower || IsTarget("/"+s) != target {
+			t.Errorf("%q: value %v, lower token %v, target %v", s, InValue(byte(c)), IsLowerToken("a"+s), IsTarget("/"+s))
+		}
+	}
+	if IsLowerToken("") || IsTarget("") || !IsValue("") {
+		t.Error("of nothing")
+	}
+}
+
 func TestDateText(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var d DateText

@@ -86,7 +86,7 @@ func appendValue(b []byte, s string) []byte {
 	start := len(b)
 	b = append(b, s...)
 	for i := start; i < len(b); i++ {
-		if class[b[i]]&inValue == 0 {
+		if !exchange.InValue(b[i]) {
 			b[i] = ' '
 		}
 	}

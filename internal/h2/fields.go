@@ -121,7 +121,7 @@ const connFields = 1<<exchange.Connection | 1<<exchange.KeepAlive | 1<<exchange.
 	1<<exchange.TransferEncoding | 1<<exchange.Upgrade | 1<<exchange.HTTP2Settings
 
 func (b *fieldBlock) takeOrdinary(name, value string) error {
-	if !all(name, inName) {
+	if !exchange.IsLowerToken(name) {
 		return Malformed("field name is not a token in lower case")
 	}
 	if b.lenient {
@@ -194,7 +194,7 @@ func checkValue(s string) error {
 	if first, last := s[0], s[len(s)-1]; first == ' ' || first == '\t' || last == ' ' || last == '\t' {
 		return Malformed("white space around a field value")
 	}
-	if span(s, inValue) != len(s) {
+	if !exchange.IsValue(s) {
 		return Malformed("control character in a field value")
 	}
 	return nil
@@ -266,7 +266,7 @@ func (b *fieldBlock) extendedConnect(r *exchange.Request) error {
 func (b *fieldBlock) target(r *exchange.Request) error {
 	p := b.path
 	switch {
-	case !isTarget(p):
+	case !exchange.IsTarget(p):
 		return Malformed(":path is not visible ASCII")
 	case p[0] == '/':
 	case p == "*" && b.method == "OPTIONS":

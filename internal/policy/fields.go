@@ -53,7 +53,5 @@ func CheckValue(value string) *Fault {
 
 // IsToken reports whether s is a token (RFC 9110, section 5.6.2).
 func IsToken(s string) bool {
-	return s != "" && strings.IndexFunc(s, func(r rune) bool {
-		return (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && !strings.ContainsRune("!#$%&'*+-.^_`|~", r)
-	}) < 0
+	return exchange.IsToken(s)
 }
