@@ -22,7 +22,7 @@ import (
 // TestStalledReaderHolds sends as much as it may to a handler that has been
 // quick and then stalls.
 func TestStalledReaderHolds(t *testing.T) {
-	let := make(chan bool)
+	let, stalls := make(chan bool), make(chan bool)
 	l := tableLimits()
 	l.Body = 0
 	r := newRig(t, l, func(x *exchange.Exchange) {
@@ -32,6 +32,7 @@ func TestStalledReaderHolds(t *testing.T) {
 				break
 			}
 		}
+		close(stalls)
 		<-let
 		x.Down.Abort()
 	})
@@ -53,6 +54,7 @@ func TestStalledReaderHolds(t *testing.T) {
 			res.Body.Close()
 		}
 	}()
+	<-stalls // while it is quick the window may be used up for a moment
 	held, window := -1, -1
 	for window != 0 {
 		r.s.mu.Lock()
