@@ -98,7 +98,7 @@ fetch < policy
 policy/all < policy policy/*
 
 # The suite and the script harness run policies in a whole gateway.
-policy/policytest < exchange policy config consumer gateway observe router upstream wire
+policy/policytest < exchange policy config consumer gateway observe redis redis/redistest router upstream wire
 
 # The language is plain data. It knows the contract, so that policies are
 # decoded by their own structs, and no concrete policy.
@@ -254,6 +254,9 @@ golang.org/x/sys < wire front test/*
 # The protocol of directories.
 github.com/go-ldap/ldap < policy/ldap
 
+# Tests that need a real browser start it in one way.
+github.com/chromedp/chromedp < test/*
+
 # Protocol pieces: HPACK, frames, HTTP/3. The list of public suffixes tells a
 # wildcard over one's own hosts from one over everybody's. The benchmarks attack
 # by frames that no client of net/http sends.
@@ -269,7 +272,7 @@ demo < app cmd/* test/*
 # Test support must not end up in the binary.
 policy/policytest < 
 h1/h1test < 
-redis/redistest < 
+redis/redistest < policy/policytest
 `
 
 const module = "gatehouse.dev/gatehouse"

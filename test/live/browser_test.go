@@ -1,7 +1,6 @@
 package live_test
 
 import (
-	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -14,7 +13,6 @@ import (
 	"math/big"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
@@ -46,15 +44,8 @@ routes:
 // TestBrowser loads the sample shop with a real browser, which chooses by
 // itself what it speaks: HTTP/2, and HTTP/3 when it is told that it may.
 func TestBrowser(t *testing.T) {
-	path, err := exec.LookPath("chromium")
-	if err != nil {
-		if os.Getenv("CI") != "" {
-			t.Fatal("there is no chromium, and .ci/run should have installed it")
-		}
-		t.Skip("there is no chromium: install it to run this test")
-	}
 	at := make(map[string]string)
-	err = demo.Start(t.Context(), func(instance, _ string) (net.Listener, error) {
+	err := demo.Start(t.Context(), func(instance, _ string) (net.Listener, error) {
 		ln, err := net.Listen("tcp", "127.0.0.1:0")
 		if err == nil {
 			at[instance] = ln.Addr().String()
@@ -66,22 +57,7 @@ func TestBrowser(t *testing.T) {
 	}
 	dir := t.TempDir()
 	pin := certificate(t, dir)
-	file := filepath.Join(dir, "gatehouse.yaml")
-	if err := os.WriteFile(file, fmt.Appendf(nil, shopSettings, at["products-1"], at["inventory-1"]), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	binary, err := live.Build(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	g, err := live.Start(binary, dir, nil, "run", "-c", file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(g.Kill)
-	if err := g.Serving(); err != nil {
-		t.Fatal(err)
-	}
+	g := serve(t, build(t), dir, fmt.Sprintf(shopSettings, at["products-1"], at["inventory-1"]), "")
 	web := g.Addresses()["web"]
 	for _, c := range []struct {
 		protocol string // as the browser calls it
@@ -91,7 +67,7 @@ func TestBrowser(t *testing.T) {
 		{"h3", []chromedp.ExecAllocatorOption{chromedp.Flag("enable-quic", true), chromedp.Flag("origin-to-force-quic-on", web)}},
 	} {
 		t.Run(c.protocol, func(t *testing.T) {
-			ctx := browse(t, path, append(c.options, chromedp.Flag("ignore-certificate-errors-spki-list", pin)))
+			ctx := live.Browser(t, append(c.options, chromedp.Flag("ignore-certificate-errors-spki-list", pin))...)
 			if err := chromedp.Do(ctx, chromedp.Navigate("https://"+web+"/")); err != nil {
 				t.Fatal(err)
 			}
@@ -112,20 +88,6 @@ func TestBrowser(t *testing.T) {
 			}
 		})
 	}
-}
-
-// browse starts a browser for one test.
-func browse(t *testing.T, path string, options []chromedp.ExecAllocatorOption) context.Context {
-	t.Helper()
-	options = append(append(chromedp.DefaultExecAllocatorOptions[:len(chromedp.DefaultExecAllocatorOptions):len(chromedp.DefaultExecAllocatorOptions)],
-		chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.DisableGPU, chromedp.UserDataDir(t.TempDir())), options...)
-	allocator, stop := chromedp.NewExecAllocator(t.Context(), options...)
-	t.Cleanup(stop)
-	ctx, done := chromedp.NewContext(allocator)
-	t.Cleanup(done)
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
-	t.Cleanup(cancel)
-	return ctx
 }
 
 // certificate writes site.crt and site.key for 127.0.0.1 into a folder, and

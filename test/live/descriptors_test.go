@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -17,24 +15,8 @@ import (
 // descriptors: the old ones go on, the new ones wait, and are served as soon as
 // there is room.
 func TestDescriptorsRunShort(t *testing.T) {
-	dir := t.TempDir()
-	binary, err := live.Build(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	file := filepath.Join(dir, "gatehouse.yaml")
 	const settings = "listeners: [ { name: door, address: '127.0.0.1:0' } ]\nadmin: off\nroutes: [ { match: /*, respond: { status: 200, body: ok } } ]\n"
-	if err := os.WriteFile(file, []byte(settings), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	g, err := live.Start("sh", dir, nil, "-c", "ulimit -n 64 && exec "+binary+" run -c "+file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(g.Kill)
-	if err := g.Serving(); err != nil {
-		t.Fatal(err)
-	}
+	g := serve(t, build(t), t.TempDir(), settings, "ulimit -n 64")
 	door := g.Addresses()["door"]
 	old := dial(t, door)
 	old.asks(t)

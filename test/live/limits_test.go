@@ -5,8 +5,6 @@ import (
 	"io"
 	"maps"
 	"net/http"
-	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -45,24 +43,9 @@ routes:
 // they listen.
 func processes(t *testing.T, redis string) (urls []string) {
 	t.Helper()
-	dir := t.TempDir()
-	binary, err := live.Build(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	file := filepath.Join(dir, "gatehouse.yaml")
-	if err := os.WriteFile(file, fmt.Appendf(nil, settings, redis), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	binary := build(t)
 	for range 3 {
-		g, err := live.Start(binary, dir, nil, "run", "-c", file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(g.Kill)
-		if err := g.Serving(); err != nil {
-			t.Fatal(err)
-		}
+		g := serve(t, binary, t.TempDir(), fmt.Sprintf(settings, redis), "")
 		addresses := slices.Collect(maps.Values(g.Addresses()))
 		if len(addresses) != 1 {
 			t.Fatalf("it listens on %q", addresses)

@@ -11,11 +11,10 @@ import (
 
 	"github.com/anishathalye/porcupine"
 
-	"gatehouse.dev/gatehouse/internal/config"
 	"gatehouse.dev/gatehouse/internal/durable"
 	"gatehouse.dev/gatehouse/internal/exchange"
 	"gatehouse.dev/gatehouse/internal/policy"
-	"gatehouse.dev/gatehouse/internal/redis"
+	"gatehouse.dev/gatehouse/internal/policy/policytest"
 	"gatehouse.dev/gatehouse/internal/redis/redistest"
 	"gatehouse.dev/gatehouse/internal/replay"
 )
@@ -89,16 +88,7 @@ func TestModel(t *testing.T) {
 		testModel(t, s)
 	})
 	t.Run("redis", func(t *testing.T) {
-		cfg := new(config.Redis)
-		cfg.Defaults()
-		cfg.URL = "redis://" + redistest.Start(t).Address
-		s, err := redis.New(cfg, slog.New(slog.DiscardHandler))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer s.Close()
-		redistest.Until(t, "the server answers", s.Ready)
-		testModel(t, s)
+		testModel(t, policytest.Shared(t, redistest.Start(t)))
 	})
 }
 

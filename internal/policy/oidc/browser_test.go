@@ -2,37 +2,23 @@ package oidc_test
 
 import (
 	"context"
-	"os"
-	"os/exec"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/chromedp/chromedp"
+
+	"gatehouse.dev/gatehouse/test/live"
 )
 
 // TestBrowser signs in, has the session renewed, and signs out with a real
 // browser, which decides by itself which cookies it keeps and sends.
 func TestBrowser(t *testing.T) {
-	path, err := exec.LookPath("chromium")
-	if err != nil {
-		if os.Getenv("CI") != "" {
-			t.Fatal("there is no chromium, and .ci/run should have installed it")
-		}
-		t.Skip("there is no chromium: install it to run this test")
-	}
 	h := newHouse(t, "")
 	h.expires.Store(2)
-	allocator, stop := chromedp.NewExecAllocator(t.Context(), append(chromedp.DefaultExecAllocatorOptions[:],
-		chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.DisableGPU, chromedp.UserDataDir(t.TempDir()))...)
-	defer stop()
-	ctx, done := chromedp.NewContext(allocator)
-	defer done()
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
-	defer cancel()
+	ctx := live.Browser(t)
 
 	// A page is opened, the provider's form filled in, and the page is there.
-	err = chromedp.Do(ctx,
+	err := chromedp.Do(ctx,
 		chromedp.Navigate(h.gateway+"/first/page?x=1"),
 		chromedp.WaitVisible("#username"),
 		chromedp.SendKeys("#username", "test-user@localhost"),

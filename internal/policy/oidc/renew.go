@@ -92,9 +92,9 @@ func (m *method) claim(b replay.Begin) (replay.Record, error) {
 	return m.once.Begin(ctx, b)
 }
 
-// renewals lets one request renew a session, and gives the others of this gateway and the same
-// session what it got: many providers take a refresh token once only, and end
-// the session of whoever uses one again.
+// renewals lets one request renew a session, and gives the others of this
+// gateway and the same session what it got: many providers take a refresh token
+// once only, and end the session of whoever uses one again.
 type renewals struct {
 	mu sync.Mutex
 	m  map[[32]byte]*renewal

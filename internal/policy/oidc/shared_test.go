@@ -1,16 +1,13 @@
 package oidc_test
 
 import (
-	"log/slog"
 	"maps"
 	"sync"
 	"testing"
 	"time"
 
-	"gatehouse.dev/gatehouse/internal/config"
 	"gatehouse.dev/gatehouse/internal/exchange"
 	"gatehouse.dev/gatehouse/internal/policy/policytest"
-	"gatehouse.dev/gatehouse/internal/redis"
 	"gatehouse.dev/gatehouse/internal/redis/redistest"
 )
 
@@ -19,21 +16,7 @@ func sharing(t *testing.T, d *desk, server *redistest.Server, settings string) (
 	t.Helper()
 	var visits [2]*visit
 	for i := range visits {
-		cfg := new(config.Redis)
-		cfg.Defaults()
-		cfg.URL = "redis://" + server.Address
-		store, err := redis.New(cfg, slog.New(slog.DiscardHandler))
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(store.Close)
-		redistest.Until(t, "the server answers", store.Ready)
-		visits[i] = visitAt(t, d, settings, func(name string) any {
-			if name == "redis" {
-				return store
-			}
-			return nil
-		})
+		visits[i] = visitAt(t, d, settings, policytest.Services("redis", policytest.Shared(t, server)))
 	}
 	visits[1].cookies = visits[0].cookies
 	return visits[0], visits[1]

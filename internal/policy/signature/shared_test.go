@@ -1,16 +1,13 @@
 package signature_test
 
 import (
-	"log/slog"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 
-	gateconfig "gatehouse.dev/gatehouse/internal/config"
 	"gatehouse.dev/gatehouse/internal/policy/all"
 	"gatehouse.dev/gatehouse/internal/policy/policytest"
-	"gatehouse.dev/gatehouse/internal/redis"
 	"gatehouse.dev/gatehouse/internal/redis/redistest"
 )
 
@@ -34,21 +31,7 @@ routes:
 func gateways(t *testing.T, server *redistest.Server, n int) (rigs []*policytest.Rig) {
 	t.Helper()
 	for range n {
-		cfg := new(gateconfig.Redis)
-		cfg.Defaults()
-		cfg.URL = "redis://" + server.Address
-		store, err := redis.New(cfg, slog.New(slog.DiscardHandler))
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(store.Close)
-		redistest.Until(t, "the server answers", store.Ready)
-		r := policytest.NewRig(t, all.Catalog(), sharedRoutes, func(name string) any {
-			if name == "redis" {
-				return store
-			}
-			return nil
-		})
+		r := policytest.NewRig(t, all.Catalog(), sharedRoutes, policytest.Services("redis", policytest.Shared(t, server)))
 		t.Cleanup(r.Close)
 		rigs = append(rigs, r)
 	}
