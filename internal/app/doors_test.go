@@ -5,9 +5,7 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/base64"
-	"encoding/pem"
 	"fmt"
 	"io"
 	"net/http"
@@ -132,13 +130,7 @@ func TestPoliciesAtEveryDoor(t *testing.T) {
 		}
 	}
 	dir := t.TempDir()
-	cert := pair(t, "shop.example.com")
-	key, err := x509.MarshalPKCS8PrivateKey(cert.PrivateKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	write(t, filepath.Join(dir, "a.crt"), string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Certificate[0]})))
-	write(t, filepath.Join(dir, "a.key"), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})))
+	writePair(t, dir)
 	file, log := filepath.Join(dir, "gatehouse.yaml"), filepath.Join(dir, "access.log")
 	write(t, file, fmt.Sprintf("data_folder: %q\nobserve: { access_log: { output: %q } }\n", dir, log)+text)
 	a, err := New(Source{Path: file}, "test", io.Discard)

@@ -84,6 +84,18 @@ func running(t *testing.T, text string) (a *App, file string) {
 	return a, file
 }
 
+// writePair writes a.crt and a.key, which are for shop.example.com.
+func writePair(t *testing.T, dir string) {
+	t.Helper()
+	cert := pair(t, "shop.example.com")
+	key, err := x509.MarshalPKCS8PrivateKey(cert.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(dir, "a.crt"), string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Certificate[0]})))
+	write(t, filepath.Join(dir, "a.key"), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})))
+}
+
 func write(t *testing.T, file, text string) {
 	t.Helper()
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
@@ -209,13 +221,7 @@ routes: []
 // One listener answers by three protocols over two transports, and says so.
 func TestProtocols(t *testing.T) {
 	dir := t.TempDir()
-	cert := pair(t, "shop.example.com")
-	key, err := x509.MarshalPKCS8PrivateKey(cert.PrivateKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	write(t, filepath.Join(dir, "a.crt"), string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Certificate[0]})))
-	write(t, filepath.Join(dir, "a.key"), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})))
+	writePair(t, dir)
 	a, _ := running(t, fmt.Sprintf(`
 listeners:
   - name: public

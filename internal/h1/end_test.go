@@ -183,25 +183,13 @@ func TestStalledClientOverTLSIsLetGo(t *testing.T) {
 		x.Down.Abort()
 	}}
 	s.Limits.Store(l)
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	nc, err := net.Dial("tcp", ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	nc, there := connected(t)
 	defer nc.Close()
 	asked := make(chan error, 1)
 	go func() {
 		_, err := io.WriteString(tls.Client(nc, &tls.Config{InsecureSkipVerify: true}), simple)
 		asked <- err
 	}()
-	there, err := ln.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
 	c := wire.New(there, newSweeper(t))
 	over := tls.Server(c.Socket(), &tls.Config{Certificates: certificates.TLS.Certificates})
 	if err := over.Handshake(); err != nil {

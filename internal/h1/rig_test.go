@@ -65,6 +65,23 @@ func rigOf(t testing.TB, s *Server) *rig {
 	return r
 }
 
+// connected returns both ends of a connection. Whoever gets them closes them.
+func connected(t testing.TB) (here, there net.Conn) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	if here, err = net.Dial("tcp", ln.Addr().String()); err != nil {
+		t.Fatal(err)
+	}
+	if there, err = ln.Accept(); err != nil {
+		t.Fatal(err)
+	}
+	return here, there
+}
+
 func newSweeper(t testing.TB) *wire.Sweeper {
 	s := wire.NewSweeper()
 	t.Cleanup(s.Close)

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/rand"
 	"io"
-	"net"
 	"net/http"
 	"testing"
 
@@ -68,19 +67,7 @@ func (b *rawBody) Next() ([]byte, error) {
 // source returns a connection from which all of p can be read, and then the
 // end.
 func source(t *testing.T, s *wire.Sweeper, p []byte) *wire.Conn {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	nc, err := net.Dial("tcp", ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	other, err := ln.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
+	nc, other := connected(t)
 	go func() {
 		other.Write(p)
 		other.Close()
