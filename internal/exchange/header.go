@@ -224,16 +224,19 @@ func (h *Header) DelSet(set uint64) {
 	if h.set&set == 0 {
 		return
 	}
-	out := 0
-	for i := range h.fields {
-		if f := &h.fields[i]; f.Known == Other || set&(1<<f.Known) == 0 {
-			if out != i {
-				h.fields[out] = *f
-			}
+	set &^= Other.Bit()
+	fields, out := h.fields, 0
+	// What stands before the first one stays where it is.
+	for out < len(fields) && set>>(fields[out].Known&63)&1 == 0 {
+		out++
+	}
+	for i := out + 1; i < len(fields); i++ {
+		if f := &fields[i]; set>>(f.Known&63)&1 == 0 {
+			fields[out] = *f
 			out++
 		}
 	}
-	h.truncate(out)
+	h.truncate(min(out, len(fields)))
 	h.set &^= set
 }
 

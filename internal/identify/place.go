@@ -80,22 +80,20 @@ func (p *Place) Find(r *exchange.Request, most int) (value string, err error) {
 }
 
 func (p *Place) inHeader(h *exchange.Header) (value string, err error) {
-	if p.known != exchange.Other && !h.Has(p.known) {
-		return "", nil
-	}
+	// A second line counts whatever its scheme is: who reads only one of them
+	// must not read another one than we do.
 	found := 0
-	fields := h.Fields()
-	for i := range fields {
-		f := &fields[i]
-		if f.Known != p.known || p.known == exchange.Other && !exchange.EqualFold(f.Name, p.Header) {
-			continue
+	if p.known != exchange.Other {
+		if found = h.Count(p.known); found == 1 {
+			value = h.Known(p.known)
 		}
-		// A second line counts whatever its scheme is: who reads only one of
-		// them must not read another one than we do.
-		if found++; found > 1 {
-			return "", ErrTwice
+	} else {
+		for value = range h.Values(p.Header) {
+			found++
 		}
-		value = f.Value
+	}
+	if found > 1 {
+		return "", ErrTwice
 	}
 	if found == 0 || p.Scheme == "" {
 		return value, nil
