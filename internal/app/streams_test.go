@@ -118,6 +118,7 @@ type nobody struct{}
 
 func (nobody) Free(*h2.Client) {}
 func (nobody) Gone(*h2.Client) {}
+func (nobody) Panicked(v any)  { panic(v) }
 
 // socket2 opens a WebSocket over HTTP/2.
 func socket2(t *testing.T, address string) io.ReadWriter {

@@ -46,10 +46,11 @@ func newNative(cfg *config.Listener, set *certs.Set, o *Options, meter *observe.
 		first: opening{cfg.Speaks("http1"), cfg.Speaks("h2c")},
 	}
 	n.h1.Handler, n.h1.Refused = o.Handler, o.Refused
-	n.h1.Panicked = func(v any) {
+	panicked := func(v any) {
 		n.log.Error("serving a connection caused a panic", "listener", cfg.Name, "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
 	}
 	n.h2.Handler, n.h2.Refused = o.Handler, o.Refused
+	n.h1.Panicked, n.h2.Panicked = panicked, panicked
 	n.configure(cfg, set)
 	return n
 }

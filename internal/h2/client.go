@@ -30,6 +30,8 @@ type Owner interface {
 	// Gone says that the connection takes no further exchange. It is called
 	// once; exchanges may still be under way.
 	Gone(c *Client)
+	// Panicked is told of a panic in reading the connection, which ends it.
+	Panicked(v any)
 }
 
 // Errors of RoundTrip beside wire.ErrTimeout, a Malformed, a *RequestError and
@@ -268,6 +270,9 @@ func (c *Client) idle() {
 		c.hangUp(wire.ErrTimeout)
 	}
 }
+
+// panicked implements role.
+func (c *Client) panicked(v any) { c.owner.Panicked(v) }
 
 // head implements role: an answer's head, or its trailer section.
 func (c *Client) head(id uint32, _ bool) (section, *exchange.Header, int, int, error) {

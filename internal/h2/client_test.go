@@ -37,15 +37,18 @@ func plainServer(t testing.TB, h http.Handler) string {
 }
 
 type owner struct {
-	mu    sync.Mutex
-	freed int
-	gone  chan struct{}
+	mu       sync.Mutex
+	freed    int
+	gone     chan struct{}
+	panicked chan any
 }
 
-func newOwner() *owner { return &owner{gone: make(chan struct{})} }
+func newOwner() *owner { return &owner{gone: make(chan struct{}), panicked: make(chan any, 1)} }
 
 func (o *owner) Free(*Client) { o.mu.Lock(); o.freed++; o.mu.Unlock() }
 func (o *owner) Gone(*Client) { close(o.gone) }
+
+func (o *owner) Panicked(v any) { o.panicked <- v }
 
 func dialClient(t testing.TB, address string, l *ResponseLimits) (*Client, *owner) {
 	t.Helper()

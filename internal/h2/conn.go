@@ -137,6 +137,13 @@ func (k *conn) settings() {}
 
 func (k *conn) idle() { k.goAway() }
 
+func (k *conn) panicked(v any) {
+	if k.s.Panicked == nil {
+		panic(v)
+	}
+	k.s.Panicked(v)
+}
+
 // away is a client that wants no push. It may go on asking.
 func (k *conn) away(uint32, http2.ErrCode) {}
 
@@ -206,7 +213,6 @@ func (k *conn) take(id uint32, ended bool) error {
 	}
 	k.coming = nil
 	k.served++
-	k.running++
 	k.guard.chat.earn(chatEarned)
 	if n := k.limits.RequestsPerConn; n > 0 && k.served >= n {
 		k.drain()
@@ -222,6 +228,7 @@ func (k *conn) take(id uint32, ended bool) error {
 		t.begin(&k.link, id, t)
 		t.silent = true
 		t.resetAs(http2.ErrCodeProtocol, err)
+		k.running++
 		go t.reject()
 		return k.guard.reset()
 	default:
@@ -244,6 +251,7 @@ func (k *conn) take(id uint32, ended bool) error {
 	} else if x.Request.Upgrade == "" {
 		x.Request.Body = &t.body
 	}
+	k.running++
 	go t.run()
 	return nil
 }

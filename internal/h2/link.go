@@ -2,6 +2,7 @@ package h2
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"sync"
 	"sync/atomic"
@@ -106,6 +107,9 @@ type role interface {
 	lastSeen() uint32
 	// idle is told that the connection has had no stream for its idle time.
 	idle()
+	// panicked is told of a panic of the reader, which ends the connection. It
+	// is called without the lock.
+	panicked(v any)
 }
 
 func (l *link) begin(c *wire.Conn, r role, resets int) {
@@ -176,8 +180,16 @@ func (l *link) release(clean bool) {
 }
 
 // read reads frames until the connection ends. It returns why.
-func (l *link) read() error {
+func (l *link) read() (err error) {
 	defer l.release(false)
+	defer func() {
+		// What the other end sends must at worst harm this connection. Whatever
+		// panics in here has let go of the lock on its way.
+		if v := recover(); v != nil {
+			l.role.panicked(v)
+			err = errors.Join(&connError{http2.ErrCodeInternal, "internal error"}, fmt.Errorf("panic: %v", v))
+		}
+	}()
 	for {
 		if l.feed == nil {
 			l.pause(false)

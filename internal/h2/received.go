@@ -6,6 +6,8 @@ import (
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+
+	"gatehouse.dev/gatehouse/internal/exchange"
 )
 
 // This file is what the frames of the other end do (RFC 9113, section 6).
@@ -187,9 +189,7 @@ func (l *link) data(f *http2.DataFrame) error {
 
 // headers begins a header block.
 func (l *link) headers(f *http2.HeadersFrame) error {
-	l.mu.Lock()
-	kind, h, bytes, fields, err := l.role.head(f.StreamID, f.StreamEnded())
-	l.mu.Unlock()
+	kind, h, bytes, fields, err := l.head(f)
 	if err != nil {
 		return err
 	}
@@ -203,6 +203,13 @@ func (l *link) headers(f *http2.HeadersFrame) error {
 	l.inside.id, l.inside.ended = f.StreamID, f.StreamEnded()
 	l.inside.frames, l.inside.bytes = 0, 2*max(bytes, 4<<10)+maxFrame
 	return l.fragment(f.HeaderBlockFragment(), f.HeadersEnded())
+}
+
+// head asks the role what a header block is.
+func (l *link) head(f *http2.HeadersFrame) (kind section, h *exchange.Header, bytes, fields int, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.role.head(f.StreamID, f.StreamEnded())
 }
 
 // mostFragments is how many frames a header block may come in.

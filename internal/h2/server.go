@@ -34,6 +34,9 @@ type Server struct {
 	// Problem, or reset because of it, before Handler could see them.
 	Refused func(*exchange.Exchange)
 	Limits  atomic.Pointer[Limits]
+	// Panicked, when set, is told of panics in reading a connection, which end
+	// it and harm no other. Without it they end the program.
+	Panicked func(v any)
 
 	dates exchange.DateText
 	held  atomic.Int32 // connections, after an offence

@@ -18,11 +18,12 @@ import (
 // the health checking protocol of gRPC (grpc.health.v1), whose one question
 // and answer are written here.
 
-// nobody owns a connection that carries one question.
-type nobody struct{}
+// once owns a connection that carries one question.
+type once struct{ e *endpoint }
 
-func (nobody) Free(*h2.Client) {}
-func (nobody) Gone(*h2.Client) {}
+func (once) Free(*h2.Client)  {}
+func (once) Gone(*h2.Client)  {}
+func (o once) Panicked(v any) { o.e.panicked(v) }
 
 // errPlace says that an endpoint takes no request on a new connection.
 var errPlace = errors.New("the endpoint takes no request")
@@ -58,7 +59,7 @@ func (h *checking) over(ctx context.Context, e *endpoint, nc net.Conn, fill func
 	if e.scheme.secure() {
 		scheme = "https"
 	}
-	k := h2.NewClient(wire.New(nc, e.u.sweeper), scheme, (*h2.ResponseLimits)(&e.u.limits), nobody{})
+	k := h2.NewClient(wire.New(nc, e.u.sweeper), scheme, (*h2.ResponseLimits)(&e.u.limits), once{e})
 	defer k.Cut()
 	if !k.Take() {
 		return errPlace

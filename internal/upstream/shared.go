@@ -3,6 +3,8 @@ package upstream
 import (
 	"context"
 	"errors"
+	"fmt"
+	"runtime/debug"
 	"slices"
 	"time"
 
@@ -206,6 +208,14 @@ func (k *shared) Gone(*h2.Client) {
 	k.e.mu.Lock()
 	k.e.leave(k)
 	k.e.mu.Unlock()
+}
+
+// Panicked implements h2.Owner.
+func (k *shared) Panicked(v any) { k.e.panicked(v) }
+
+func (e *endpoint) panicked(v any) {
+	e.u.log.Error("a panic while an answer was read", "upstream", e.u.name, "endpoint", e.address,
+		"panic", fmt.Sprint(v), "stack", string(debug.Stack()))
 }
 
 // leave has no further exchange use a connection, which is counted as long as
