@@ -57,20 +57,39 @@ func (k *checker) service(at string, u *Upstream) {
 	k.discovery(at+".discovery", u.Discovery)
 }
 
+// GRPCCode returns the number of a status code of gRPC ("Status codes and their
+// use in gRPC"), and whether there is one of that name.
+func GRPCCode(name string) (code int, known bool) {
+	code = slices.Index([]string{
+		"OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS",
+		"PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE",
+		"UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED",
+	}, name)
+	return code, code >= 0
+}
+
 func (k *checker) retry(at string, r *Retry) {
 	if r == nil {
 		return
 	}
+	calls := false
 	for i, on := range r.On {
 		status, err := strconv.Atoi(on)
+		if code, isCode := GRPCCode(on); isCode && code > 0 {
+			calls = true
+			continue
+		}
 		if !slices.Contains([]string{"connect", "reset", "timeout", "malformed"}, on) && (err != nil || status < 400 || status > 599) {
-			k.fault(fmt.Sprintf("%s.on[%d]", at, i), quote(on)+" is no reason for another attempt", "write connect, reset, timeout, malformed or a status from 400 to 599")
+			k.fault(fmt.Sprintf("%s.on[%d]", at, i), quote(on)+" is no reason for another attempt", "write connect, reset, timeout, malformed, a status from 400 to 599, or one of gRPC such as UNAVAILABLE")
 		}
 	}
 	for i, m := range r.Methods {
 		if !policy.IsToken(m) || strings.ToUpper(m) != m {
 			k.fault(fmt.Sprintf("%s.methods[%d]", at, i), quote(m)+" is not a method", "")
 		}
+	}
+	if calls && !slices.Contains(r.Methods, "POST") {
+		k.warn(at+".on", "no call of gRPC is sent again: each is a POST, which methods does not list", "add POST to methods, if no other POST can come or to send it twice is harmless")
 	}
 	if r.Backoff.Max < r.Backoff.Base {
 		k.fault(at+".backoff.max", "the longest wait is shorter than the first", "")

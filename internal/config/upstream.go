@@ -77,7 +77,7 @@ type Sticky struct {
 type Retry struct {
 	// Most attempts for one request, the first one included.
 	Attempts int `yaml:"attempts" min:"1" max:"10"`
-	// What is worth another attempt: connect, reset (the connection broke before the answer), timeout, malformed, or a status from 400 to 599.
+	// What is worth another attempt: connect, reset (the connection broke before the answer), timeout, malformed, a status from 400 to 599, or a status of gRPC such as UNAVAILABLE, in an answer that is nothing else.
 	On StringList `yaml:"on"`
 	// Methods that may be sent twice. A connection that cannot be established is passed over for every method, since nothing was sent.
 	Methods StringList `yaml:"methods"`
@@ -85,7 +85,7 @@ type Retry struct {
 	Budget Percent `yaml:"budget"`
 	// Waiting time before each further attempt: a random part of base, doubled each time up to max.
 	Backoff Backoff `yaml:"backoff"`
-	// Largest request body that is held for a further attempt, in bytes. Larger ones, and those of unknown length, are sent once.
+	// Largest request body that is held for a further attempt, in bytes. Larger ones are sent once. One of unknown length is copied on its way, and can be sent again after it has been sent to its end.
 	Body Size `yaml:"body" max:"1MiB"`
 	// Longest time for one attempt, from its first byte sent to the head of its answer. 0 means that only the timeouts of the upstream hold.
 	TryTimeout Duration `yaml:"try_timeout" max:"24h"`

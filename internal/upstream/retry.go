@@ -21,6 +21,7 @@ type retry struct {
 	methods   []string
 	on        [full + 1]bool
 	status    [600]bool
+	codes     [17]bool // of gRPC
 	base, max time.Duration
 	body      int64
 	budget    health.Budget
@@ -45,6 +46,10 @@ func newRetry(c *config.Retry) (*retry, error) {
 	for _, on := range c.On {
 		if why, ok := names[on]; ok {
 			r.on[why] = true
+			continue
+		}
+		if code, ok := config.GRPCCode(on); ok {
+			r.codes[code] = true
 			continue
 		}
 		status, err := strconv.Atoi(on)
@@ -73,7 +78,14 @@ func (c *call) prepare() bool {
 	}
 	r.budget.Count(health.Now())
 	req := &x.Request
-	if req.Length <= 0 || req.Length > r.body || !slices.Contains(r.methods, req.Method) || r.attempts < 2 {
+	if req.Length == 0 || req.Length > r.body || !slices.Contains(r.methods, req.Method) || r.attempts < 2 {
+		return true
+	}
+	if req.Length < 0 {
+		if req.Upgrade == "" {
+			c.copy = &copied{Body: req.Body, most: r.body}
+			req.Body = c.copy
+		}
 		return true
 	}
 	p, err := hold(req)
@@ -115,20 +127,83 @@ func (c *call) may() bool {
 		x.Request.Upgrade == "" && x.Canceled() == nil
 }
 
+// unwanted reports whether the status of the answer is one to try again for,
+// and how long the endpoint asks to wait.
+func (c *call) unwanted() (after time.Duration, yes bool) {
+	r, x := c.u.retry, c.x
+	if r == nil {
+		return 0, false
+	}
+	h, status := &x.Response.Header, x.Response.Status
+	switch {
+	case status >= 400 && status <= 599 && r.status[status]:
+		after = retryAfter(h.Known(exchange.RetryAfter))
+		if after > 0 && status == 503 {
+			c.spare(c.use.e, after)
+		}
+		return after, true
+	case status == 200 && x.Request.GRPC():
+		// With a status in its head an answer has nothing but that.
+		code, err := strconv.ParseUint(h.Get("grpc-status"), 10, 8)
+		if err != nil || code >= uint64(len(r.codes)) || !r.codes[code] {
+			return 0, false
+		}
+		return pushback(h)
+	}
+	return 0, false
+}
+
+// pushback reads how long a service of gRPC asks to wait, and whether it may be
+// asked again at all ("gRPC Retry Design", A6).
+func pushback(h *exchange.Header) (after time.Duration, may bool) {
+	value, asked := h.Lookup("grpc-retry-pushback-ms")
+	if !asked {
+		return 0, true
+	}
+	n, err := strconv.ParseUint(value, 10, 31)
+	return time.Duration(n) * time.Millisecond, err == nil
+}
+
+// copied is a body of unknown length, which is copied on its way.
+type copied struct {
+	exchange.Body
+	most  int64
+	p     []byte
+	large bool
+	whole bool // p is all of it
+}
+
+// Next implements exchange.Body.
+func (b *copied) Next() ([]byte, error) {
+	p, err := b.Body.Next()
+	if b.large = b.large || int64(len(b.p)+len(p)) > b.most; b.large {
+		b.p = nil
+		return p, err
+	}
+	b.p = append(b.p, p...)
+	b.whole = err == io.EOF
+	return p, err
+}
+
+// Ready implements exchange.Ready for bodies that can tell.
+func (b *copied) Ready() bool {
+	r, ok := b.Body.(exchange.Ready)
+	return ok && r.Ready()
+}
+
+// Interrupt implements exchange.Interrupter for bodies that can be woken.
+func (b *copied) Interrupt() {
+	if i, ok := b.Body.(exchange.Interrupter); ok {
+		i.Interrupt()
+	}
+}
+
 // better returns the endpoint to ask because of the status of the answer that
 // there is, which is given up with that, or nil when the answer stays.
 func (c *call) better() *endpoint {
-	x := c.x
-	status := x.Response.Status
-	if c.u.retry == nil || status < 400 || status > 599 || !c.u.retry.status[status] {
-		return nil
-	}
-	after := retryAfter(x.Response.Header.Known(exchange.RetryAfter))
-	e := c.use.e
-	if after > 0 && status == 503 {
-		c.spare(e, after)
-	}
-	if !c.may() || x.Request.Length != 0 && !c.held || x.Request.Lent {
+	x, e := c.x, c.use.e
+	after, unwanted := c.unwanted()
+	if !unwanted || x.Request.Lent || !c.may() || !c.resendable() {
 		return nil
 	}
 	c.tried = append(c.tried, &e.record.load)
@@ -162,7 +237,7 @@ func (c *call) spare(e *endpoint, after time.Duration) {
 // retry returns the endpoint to ask after an attempt that failed, or nil.
 func (c *call) retry() *endpoint {
 	f, r := c.last, c.u.retry
-	if r == nil || f.why == final || f.why == full || !r.on[f.why] || !c.resendable(f) || !c.may() {
+	if r == nil || f.why == final || f.why == full || !r.on[f.why] || !(f.unsent || f.whole || c.resendable()) || !c.may() {
 		return nil
 	}
 	next := c.choose(0)
@@ -172,8 +247,13 @@ func (c *call) retry() *endpoint {
 	return next
 }
 
-func (c *call) resendable(f *failure) bool {
-	return f.unsent || f.whole || c.x.Request.Length == 0 || c.held
+// resendable reports whether all of the request's body is there once more.
+// Nobody sends it any more.
+func (c *call) resendable() bool {
+	if c.copy != nil && c.copy.whole {
+		c.body, c.held = c.copy.p, true
+	}
+	return c.x.Request.Length == 0 || c.held
 }
 
 // choose returns the endpoint for another attempt, if the budget and the time

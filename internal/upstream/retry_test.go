@@ -3,6 +3,7 @@ package upstream
 import (
 	"fmt"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -33,7 +34,21 @@ func fails(status int) func(*http.Request) reply {
 
 func closes(*http.Request) reply { return reply{} }
 
+// says answers a call of gRPC with nothing but a status.
+func says(status string, fields ...string) func(*http.Request) reply {
+	return func(*http.Request) reply {
+		return reply{status: 200, fields: "Content-Type: application/grpc\r\nGrpc-Status: " + status + "\r\n" + strings.Join(fields, "")}
+	}
+}
+
+// calls has calls of gRPC sent again that nobody was there for.
+func calls(r *config.Retry) {
+	r.On = append(r.On, "UNAVAILABLE")
+	r.Methods = append(r.Methods, "POST")
+}
+
 func TestRetries(t *testing.T) {
+	rpcRequest := request{method: "POST", body: "\x00\x00\x00\x00\x01a", chunks: true, fields: []string{"Content-Type", "application/grpc", "TE", "trailers"}}
 	everything := func(r *config.Retry) {
 		r.On = config.StringList{"connect", "reset", "timeout", "malformed", "500", "503"}
 		r.TryTimeout = dur(time.Second)
@@ -65,6 +80,19 @@ func TestRetries(t *testing.T) {
 		{"garbage", everything, garbage, request{}, 200, "", 2},
 		{"garbage when not listed", nil, garbage, request{}, 502, "upstream_malformed", 1},
 		{"body that is too large", func(r *config.Retry) { r.Body = 4 }, fails(503), request{method: "PUT", body: "hello"}, 503, "", 1},
+		{"reset of chunks", nil, closes, request{method: "PUT", body: "hello", chunks: true}, 200, "", 2},
+		{"503 of chunks", nil, fails(503), request{method: "PUT", body: "hello", chunks: true}, 200, "", 2},
+		{"503 of a chunked POST", nil, fails(503), request{method: "POST", body: "hello", chunks: true}, 503, "", 1},
+		{"chunks that are too large", func(r *config.Retry) { r.Body = 4 }, fails(503), request{method: "PUT", body: "hello", chunks: true}, 503, "", 1},
+		{"UNAVAILABLE", calls, says("14"), rpcRequest, 200, "", 2},
+		{"UNAVAILABLE when not listed", nil, says("14"), rpcRequest, 200, "", 1},
+		{"INTERNAL", calls, says("13"), rpcRequest, 200, "", 1},
+		{"OK", calls, says("0"), rpcRequest, 200, "", 1},
+		{"no status at all", calls, says("x"), rpcRequest, 200, "", 1},
+		{"a status beyond all", calls, says("17"), rpcRequest, 200, "", 1},
+		{"UNAVAILABLE of what is no call", calls, says("14"), request{method: "POST", body: "hello"}, 200, "", 1},
+		{"UNAVAILABLE, please come back", calls, says("14", "Grpc-Retry-Pushback-Ms: 50\r\n"), rpcRequest, 200, "", 2},
+		{"UNAVAILABLE, please do not", calls, says("14", "Grpc-Retry-Pushback-Ms: -1\r\n"), rpcRequest, 200, "", 1},
 		{"one attempt", func(r *config.Retry) { r.Attempts = 1 }, fails(503), request{}, 503, "", 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -75,8 +103,11 @@ func TestRetries(t *testing.T) {
 				if o.attempts != c.attempts || int(l.host(1).asked.Load()+l.host(2).asked.Load()) != c.attempts {
 					t.Errorf("%d attempts, of which %d and %d came", o.attempts, l.host(1).asked.Load(), l.host(2).asked.Load())
 				}
-				if c.status == 200 && (o.body != "hello" || l.host(2).last.Load().Method != l.host(1).last.Load().Method) {
-					t.Errorf("answer %+v", o)
+				if c.status != 200 || c.attempts == 1 {
+					return
+				}
+				if o.body != "hello" || l.host(2).last.Load().Method != l.host(1).last.Load().Method || *l.host(2).body.Load() != c.q.body {
+					t.Errorf("answer %+v to %q", o, *l.host(2).body.Load())
 				}
 			})
 		})

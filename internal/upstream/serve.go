@@ -50,6 +50,7 @@ type call struct {
 	until   time.Time
 	body    []byte // the request's, when it is held
 	held    bool
+	copy    *copied       // the request's body, on its way, when its length is not known
 	pause   time.Duration // before the next attempt
 }
 

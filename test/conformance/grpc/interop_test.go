@@ -171,13 +171,14 @@ func TestGRPC(t *testing.T) {
 	t.Run("web", p.testWeb)
 	t.Run("interop", p.testInterop)
 	t.Run("pick_first_unary", p.testPickFirst)
+	t.Run("retry", p.testRetry)
 }
 
 // testPickFirst runs the case in which all calls have to reach one server where
 // there are several: the gateway keeps a client at his endpoint.
 func (p *programs) testPickFirst(t *testing.T) {
 	port := p.start(t, "protocols: [h2c]", fmt.Sprintf(`endpoints: ["grpc://%s", "grpc://%s"], balance: { hash: client, slack: 100%% }`,
-		serveNamed(t, "one"), serveNamed(t, "two")))
+		serveNamed(t, &named{name: "one"}), serveNamed(t, &named{name: "two"})))
 	p.runCase(t, "pick_first_unary", port)
 }
 
