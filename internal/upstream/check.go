@@ -87,6 +87,12 @@ func (u *Upstream) check(ctx context.Context, e *endpoint) {
 
 // ask asks once. The reason says what was good about the answer.
 func (u *Upstream) ask(ctx context.Context, e *endpoint) (reason string, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			e.panicked(v)
+			err = fmt.Errorf("panic: %v", v)
+		}
+	}()
 	h := u.health
 	ctx, cancel := context.WithTimeout(ctx, h.timeout)
 	defer cancel()

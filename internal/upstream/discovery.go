@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -26,9 +27,39 @@ func (u *Upstream) discover(d *config.Discovery) error {
 	}
 	f := &finder{u: u, allowEmpty: d.AllowEmpty, allowLocal: d.AllowLocal, known: make(map[string][]string)}
 	if !u.still {
-		go source.Watch(u.ctx, f.told)
+		go func() {
+			for u.ctx.Err() == nil && f.watch(source) {
+				wait(u.ctx, afterPanic)
+			}
+		}()
 	}
 	return nil
+}
+
+// afterPanic is how long nothing is looked for after a panic.
+const afterPanic = 10 * time.Second
+
+func wait(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}
+
+// watch has a source look for endpoints until the upstream ends, or a panic: an
+// answer that nobody thought of must not end the gateway.
+func (f *finder) watch(source discover.Source) (panicked bool) {
+	defer func() {
+		if v := recover(); v != nil {
+			f.u.log.Error("a panic while endpoints were looked for", "upstream", f.u.name, "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
+			f.take(nil, fmt.Errorf("panic: %v", v))
+			panicked = true
+		}
+	}()
+	source.Watch(f.u.ctx, f.told)
+	return false
 }
 
 // finder turns what a source tells into endpoints. A failure, or an empty

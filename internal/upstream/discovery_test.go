@@ -147,6 +147,10 @@ func TestDiscoveryByDNS(t *testing.T) {
 		wants(6*time.Second, "10.0.0.2:8080 10.0.0.3:8080")
 		n.set("a.example", "10.0.0.4")
 		wants(6*time.Second, "10.0.0.4:8080")
+		n.set("a.example", "what") // which panics
+		wants(6*time.Second, "10.0.0.4:8080")
+		n.set("a.example", "10.0.0.5")
+		wants(16*time.Second, "10.0.0.5:8080")
 	})
 }
 

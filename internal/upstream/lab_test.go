@@ -39,6 +39,7 @@ type lab struct {
 type host struct {
 	answer  func(r *http.Request) reply
 	refuses bool // connections
+	panics  bool // when it is connected to
 	hangs   bool // when it is connected to
 	asked   atomic.Int64
 	active  atomic.Int64
@@ -143,7 +144,11 @@ func (l *lab) dial(ctx context.Context, _, address string) (net.Conn, error) {
 	l.mu.Lock()
 	h := l.hosts[address]
 	refuses, hangs := h == nil || h.refuses, h != nil && h.hangs
+	panics := h != nil && h.panics
 	l.mu.Unlock()
+	if panics {
+		panic("connecting")
+	}
 	if hangs {
 		<-ctx.Done()
 		return nil, &net.OpError{Op: "dial", Err: ctx.Err()}

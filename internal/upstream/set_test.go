@@ -426,3 +426,19 @@ func TestPickAllocatesNothing(t *testing.T) {
 		}
 	}
 }
+
+// A panic in a check is the end of that check.
+func TestPanicOfACheck(t *testing.T) {
+	inLab(t, checked(nil), 2, func(l *lab) {
+		l.set(1, func(h *host) { h.panics = true })
+		l.checksPass()
+		if st := l.u.Status().Endpoints; st[0].State != "unhealthy" || st[0].Reason != "panic: connecting" || st[1].State != "healthy" {
+			t.Errorf("%+v", st)
+		}
+		l.set(1, func(h *host) { h.panics = false })
+		l.checksPass()
+		if st := l.u.Status().Endpoints[0]; st.State != "healthy" {
+			t.Errorf("%+v", st)
+		}
+	})
+}
