@@ -194,9 +194,6 @@ func (b *Binding) checkProof(x *exchange.Exchange, token, thumbprint string) err
 	if !ok || t.Typ != "dpop+jwt" {
 		return errors.New("this is not a proof")
 	}
-	if _, private := jwk["d"]; private {
-		return errors.New("the proof holds a private key")
-	}
 	key, err := jose.ParseJWK(jwk)
 	switch {
 	case err != nil:
