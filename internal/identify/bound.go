@@ -1,12 +1,9 @@
 package identify
 
 import (
-	"crypto/hmac"
-	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
-	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -29,6 +26,8 @@ type Bound struct {
 	Window policy.Duration `yaml:"window" min:"1s" max:"10m"`
 	// Whether a proof has to hold a nonce that the gateway gave out, so that none can be made beforehand.
 	Nonce bool `yaml:"nonce"`
+	// Secrets that nonces are made of, each of 32 bytes or more, the same at all gateways that a client may come to: then each of them takes what another one gave out. The first secret makes nonces, the others are taken still, or already. Default: one that this gateway makes up when it starts.
+	NonceSecrets []policy.Secret `yaml:"nonce_secrets"`
 	// Origin that proofs name, where clients see another one than the gateway. Default: that of the request.
 	Origin string `yaml:"origin" example:"https://api.example.com"`
 	// Most proofs that this gateway remembers within the window; further ones are refused.
@@ -83,7 +82,7 @@ type Binding struct {
 	settings  Bound
 	authority bool // tokens stand in Authorization, with their scheme
 	used      *Uses
-	secret    []byte // of nonces
+	nonces    *nonces
 }
 
 // Compile checks the settings; what it returns beside a fault can tell its
@@ -106,11 +105,11 @@ func (b Bound) Compile(env *policy.Env, authority bool) (*Binding, error) {
 		return out, err
 	}
 	out.used = NewUses(env, "proofs", b.Proofs, shared)
-	out.secret = env.Keep("nonces", func() any {
-		s := make([]byte, 32)
-		rand.Read(s)
-		return s
-	}).([]byte)
+	nonces, f := b.compileNonces(env)
+	if f != nil {
+		return out, f
+	}
+	out.nonces = nonces
 	return out, nil
 }
 
@@ -177,13 +176,15 @@ func checkCertificate(x *exchange.Exchange, want string) error {
 // checkProof checks a DPoP proof (RFC 9449, section 4.3).
 func (b *Binding) checkProof(x *exchange.Exchange, token, thumbprint string) error {
 	proof := ""
+	lines := 0
 	for v := range x.Request.Header.Values("DPoP") {
-		if proof != "" {
-			return errors.New("there is more than one proof")
-		}
 		proof = v
+		lines++
 	}
-	if proof == "" {
+	switch {
+	case lines > 1:
+		return errors.New("there is more than one proof")
+	case proof == "":
 		return errors.New("the token is bound to a key, and there is no proof")
 	}
 	t, err := jose.Parse(proof)
@@ -226,7 +227,7 @@ func (b *Binding) proofClaims(x *exchange.Exchange, t *jose.Token, token string,
 	case subtle.ConstantTimeCompare([]byte(t.Text("ath")), []byte(base64.RawURLEncoding.EncodeToString(ath[:]))) != 1:
 		return errors.New("the proof is for another token")
 	}
-	if b.settings.Nonce && !b.fresh(t.Text("nonce"), now) {
+	if b.settings.Nonce && !b.nonces.fresh(t.Text("nonce"), now) {
 		return b.askNonce(now)
 	}
 	switch err := b.used.Use(2*b.settings.Window.D(), key.Thumb, id); {
@@ -279,32 +280,12 @@ func withoutPort(origin string) string {
 	return strings.TrimSuffix(origin, ":80")
 }
 
-// nonceTime is how long a nonce lasts: one to two of these.
-const nonceTime = 120 // seconds
-
-func (b *Binding) nonce(period int64) string {
-	mac := hmac.New(sha256.New, b.secret)
-	var n [8]byte
-	binary.BigEndian.PutUint64(n[:], uint64(period))
-	mac.Write(n[:])
-	return base64.RawURLEncoding.EncodeToString(mac.Sum(nil)[:18])
-}
-
-func (b *Binding) fresh(nonce string, now int64) bool {
-	for _, period := range []int64{now / nonceTime, now/nonceTime - 1} {
-		if subtle.ConstantTimeCompare([]byte(nonce), []byte(b.nonce(period))) == 1 {
-			return true
-		}
-	}
-	return false
-}
-
 // askNonce tells the client which nonce to use (RFC 9449, section 9).
 func (b *Binding) askNonce(now int64) error {
 	return &exchange.Problem{
 		Status: 401, Code: "credential_nonce", Side: exchange.SideClient,
 		Detail: "The proof has to hold the nonce of this answer.", Cause: errors.New("the proof has no nonce, or an old one"),
-		Fields: append(challenge(`DPoP error="use_dpop_nonce"`), exchange.Field{Name: "DPoP-Nonce", Value: b.nonce(now / nonceTime)}),
+		Fields: append(challenge(`DPoP error="use_dpop_nonce", algs="`+dpopAlgorithms+`"`), exchange.Field{Name: "DPoP-Nonce", Value: b.nonces.current(now)}),
 	}
 }
 
