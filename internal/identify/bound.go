@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -212,7 +213,7 @@ func (b *Binding) checkProof(x *exchange.Exchange, token, thumbprint string) err
 
 func (b *Binding) proofClaims(x *exchange.Exchange, t *jose.Token, token string, key *jose.Key) error {
 	now, window := time.Now().Unix(), int64(b.settings.Window.D()/time.Second)
-	iat, ok := t.Claims["iat"].(int64)
+	iat, err := Moment(t.Claims, "iat")
 	ath := sha256.Sum256([]byte(token))
 	id := t.Text("jti")
 	switch {
@@ -220,7 +221,7 @@ func (b *Binding) proofClaims(x *exchange.Exchange, t *jose.Token, token string,
 		return errors.New("the proof is for another method")
 	case !b.sameTarget(x, t.Text("htu")):
 		return fmt.Errorf("the proof is for %q", t.Claims["htu"])
-	case !ok || iat < now-window || iat > now+window:
+	case err != nil || iat < now-window || iat > now+window:
 		return errors.New("the proof is too old, or from the future")
 	case id == "" || len(id) > 256:
 		return errors.New("the proof has no id")
@@ -230,7 +231,9 @@ func (b *Binding) proofClaims(x *exchange.Exchange, t *jose.Token, token string,
 	if b.settings.Nonce && !b.nonces.fresh(t.Text("nonce"), now) {
 		return b.askNonce(now)
 	}
-	switch err := b.used.Use(2*b.settings.Window.D(), key.Thumb, id); {
+	// A proof from the future is good for twice the window, and to the end of
+	// the last second.
+	switch err := b.used.Use(2*b.settings.Window.D()+time.Second, key.Thumb, id); {
 	case errors.Is(err, ErrReplayed):
 		return fmt.Errorf("proof: %w", err)
 	case err != nil:
@@ -250,12 +253,40 @@ func (b *Binding) sameTarget(x *exchange.Exchange, text string) bool {
 	if origin == "" {
 		origin = strings.ToLower(Origin(x))
 	}
-	have := strings.ToLower(u.Scheme + "://" + u.Host)
-	path := u.EscapedPath()
+	if have := strings.ToLower(u.Scheme + "://" + u.Host); withoutPort(have) != withoutPort(origin) {
+		return false
+	}
+	path := normalPath(u.ResolveReference(u).EscapedPath()) // without dot segments
 	if path == "" {
 		path = "/"
 	}
-	return withoutPort(have) == withoutPort(origin) && (path == x.Request.RawPath || path == x.Request.Path)
+	return path == x.Request.Path || path == normalPath(x.Request.RawPath)
+}
+
+// normalPath writes characters as they are that mean the same encoded or not,
+// and the digits of other encodings in upper case (RFC 3986, section 6.2.2).
+func normalPath(path string) string {
+	if strings.IndexByte(path, '%') < 0 {
+		return path
+	}
+	out := make([]byte, 0, len(path))
+	for i := 0; i < len(path); i++ {
+		out = append(out, path[i])
+		if path[i] != '%' || i+2 >= len(path) {
+			continue
+		}
+		n, err := strconv.ParseUint(path[i+1:i+3], 16, 8)
+		switch c := byte(n); {
+		case err != nil:
+			continue
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', strings.IndexByte("-._~", c) >= 0:
+			out[len(out)-1] = c
+		default:
+			out = append(out, strings.ToUpper(path[i+1:i+3])...)
+		}
+		i += 2
+	}
+	return string(out)
 }
 
 // Origin is the scheme and authority that the client asked, as far as it is

@@ -1,6 +1,31 @@
 package identify
 
-import "strings"
+import (
+	"fmt"
+	"strings"
+)
+
+// Moment reads a claim that is a time, in seconds since 1970, and 0 when it is
+// not there (RFC 7519, section 2). Anything else that stands for a time is an
+// error.
+func Moment(claims map[string]any, name string) (int64, error) {
+	const most = 1 << 53
+	switch v := claims[name].(type) {
+	case nil:
+		if _, there := claims[name]; !there {
+			return 0, nil
+		}
+	case int64:
+		if v > 0 && v < most {
+			return v, nil
+		}
+	case float64:
+		if v >= 1 && v < most {
+			return int64(v), nil
+		}
+	}
+	return 0, fmt.Errorf("the token's %q is no time", name)
+}
 
 // Scopes reads "scope" of a token (RFC 8693, section 4.2), or "scp" which
 // others write.
