@@ -2,6 +2,7 @@ package identify
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -54,18 +55,16 @@ func Texts(v any) (list []string) {
 	return list
 }
 
-// Meant tells whether "aud" of a token, which may be a list (RFC 7519, section
-// 4.1.3), names one of those that it may be for. No list means anybody.
+// Meant tells whether "aud" of a token, which may be a list of texts (RFC 7519,
+// section 4.1.3), names one of those that it may be for. No list of those means
+// anybody.
 func Meant(aud any, wanted []string) bool {
 	if wanted == nil {
 		return true
 	}
-	for _, have := range Texts(aud) {
-		for _, want := range wanted {
-			if have == want {
-				return true
-			}
-		}
+	have := Texts(aud)
+	if list, ok := aud.([]any); ok && len(list) != len(have) {
+		return false // there is something else in it
 	}
-	return false
+	return slices.ContainsFunc(have, func(one string) bool { return slices.Contains(wanted, one) })
 }

@@ -42,6 +42,22 @@ func newIssuer(t *testing.T) *issuer {
 			m["exp"] = "never"
 		case "early":
 			m["nbf"] = now + 100
+		case "early in words":
+			m["nbf"] = "tomorrow"
+		case "early by a fraction":
+			m["nbf"] = float64(now) + 100.5
+		case "early for ever":
+			m["nbf"] = 1e300
+		case "issued in words":
+			m["iat"] = "yesterday"
+		case "expires by a fraction":
+			m["exp"] = float64(now) + 300.5
+		case "issuer in a list":
+			m["iss"] = []string{"https://evil"}
+		case "issuer is null":
+			m["iss"] = nil
+		case "audience and a number":
+			m["aud"] = []any{"shop", 1}
 		case "other audience":
 			m["aud"] = []string{"bank"}
 		case "no audience":
@@ -124,12 +140,17 @@ routes:
 		t.Errorf("the issuer was asked %d times about one token", n)
 	}
 	for _, token := range []string{
-		"inactive", "expired", "expired text", "early", "other audience", "no audience", "other issuer", "nobody", "bound", "bound to a key", "bound otherwise", "gone",
+		"inactive", "expired", "expired text", "early", "early in words", "early by a fraction", "early for ever", "issued in words",
+		"issuer in a list", "issuer is null", "audience and a number", "other audience", "no audience", "other issuer", "nobody", "bound", "bound to a key", "bound otherwise", "gone",
 	} {
 		if a := do(token); a.Status != 401 || a.Problem.Code != "credential_invalid" {
 			t.Errorf("%s: %d, %v", token, a.Status, a.Problem)
 		}
 	}
+	if a := do("expires by a fraction"); a.Status != 200 {
+		t.Errorf("times may have fractions: %v", a.Problem)
+	}
+	r.Received()
 	before := i.asked.Load()
 	if a := do("inactive"); a.Status != 401 || i.asked.Load() != before {
 		t.Errorf("a token that is known to be wrong: %d, asked again", a.Status)

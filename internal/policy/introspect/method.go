@@ -141,25 +141,27 @@ func (m *method) read(active bool, claims map[string]any, now int64) (t *token, 
 	if !active {
 		return no("the issuer says that the token is not active")
 	}
-	if v, there := claims["exp"]; there {
-		var ok bool
-		if exp, ok = v.(int64); !ok {
-			return no(`the token's "exp" is no time`)
-		}
-		if now >= exp {
-			return no("the token expired %d s ago", now-exp)
+	var times [3]int64
+	for i, name := range []string{"exp", "nbf", "iat"} {
+		var err error
+		if times[i], err = identify.Moment(claims, name); err != nil {
+			return &token{wrong: err}, 0
 		}
 	}
-	if nbf, ok := claims["nbf"].(int64); ok && now < nbf {
+	exp, nbf := times[0], times[1]
+	switch {
+	case exp != 0 && now >= exp:
+		return no("the token expired %d s ago", now-exp)
+	case now < nbf:
 		return no("the token is not valid before %d s have passed", nbf-now)
 	}
-	issuer, there := claims["iss"].(string)
-	switch {
-	case m.config.Issuer == "":
-	case !there:
-		issuer = m.config.Issuer
-	case issuer != m.config.Issuer:
-		return no("the token is of issuer %q", issuer)
+	issuer := m.config.Issuer
+	if v, said := claims["iss"]; said {
+		name, ok := v.(string)
+		if !ok || issuer != "" && name != issuer {
+			return no("the token is of issuer %q", v)
+		}
+		issuer = name
 	}
 	if !identify.Meant(claims["aud"], m.audience) {
 		return no("the token is for %q", claims["aud"])
