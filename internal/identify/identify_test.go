@@ -9,6 +9,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unsafe"
 
 	"gatehouse.dev/gatehouse/internal/exchange"
 	"gatehouse.dev/gatehouse/internal/policy"
@@ -126,6 +127,15 @@ func TestTokens(t *testing.T) {
 		c.Put(fmt.Sprint(i), &i, 100, 200)
 		if v := c.Get(fmt.Sprint(i), 150); v == nil || *v != i {
 			t.Fatalf("%d is not remembered", i)
+		}
+	}
+	// A token of a large head leaves the head alone.
+	head := strings.Repeat("x", 1<<16)
+	token := head[100:110]
+	c.Put(token, &one, 100, 200)
+	for i := range c.slots {
+		if r := c.slots[i].Load(); r != nil && r.token == token && unsafe.StringData(r.token) == unsafe.StringData(token) {
+			t.Error("the head of the request stays in memory with its token")
 		}
 	}
 	var none *Tokens[int]

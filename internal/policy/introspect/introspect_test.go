@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -17,6 +18,7 @@ import (
 type issuer struct {
 	*httptest.Server
 	asked atomic.Int64
+	good  atomic.Int64 // asked about the token "good"
 }
 
 // newIssuer answers by what a token is called.
@@ -32,8 +34,13 @@ func newIssuer(t *testing.T) *issuer {
 		}
 		now := time.Now().Unix()
 		m := map[string]any{"active": true, "sub": "ann", "aud": "shop", "iss": "https://id", "exp": now + 300, "scope": "read write", "roles": []string{"admin"}, "tenant": "acme"}
-		switch token := r.FormValue("token"); token {
+		token := r.FormValue("token")
+		if strings.HasPrefix(token, "inactive") {
+			token = "inactive"
+		}
+		switch token {
 		case "good":
+			i.good.Add(1)
 		case "inactive":
 			m = map[string]any{"active": false}
 		case "expired":
@@ -169,5 +176,37 @@ routes:
 	}
 	if a := do("good"); a.Status != 200 {
 		t.Errorf("a token that is remembered, with the issuer gone: %d", a.Status)
+	}
+}
+
+// plain is a gateway with one such policy and no consumers.
+func plain(t *testing.T, i *issuer, more string) *policytest.Rig {
+	t.Helper()
+	r := policytest.NewRig(t, all.Catalog(), "routes: [ { match: /*, upstream: http://up, policies: [ introspect: "+i.settings(", attempts: { client: 0 }"+more)+" ] } ]\n", nil)
+	t.Cleanup(r.Close)
+	return r
+}
+
+func bearer(token string) policytest.Request {
+	return policytest.Request{Target: "/", Header: []exchange.Field{{Name: "Authorization", Value: "Bearer " + token}}}
+}
+
+// TestFlood has tokens that are made up: they do not make the gateway forget
+// those that are good.
+func TestFlood(t *testing.T) {
+	i := newIssuer(t)
+	r := plain(t, i, ", cache: 16, remember_wrong: 10m")
+	for range 2 {
+		if a := r.Do(bearer("good")); a.Status != 200 {
+			t.Fatalf("%v: %v", a, a.Problem)
+		}
+		for n := range 500 {
+			if a := r.Do(bearer(fmt.Sprintf("inactive %d", n))); a.Status != 401 {
+				t.Fatalf("%v: %v", a, a.Problem)
+			}
+		}
+	}
+	if n := i.good.Load(); n != 1 {
+		t.Errorf("the issuer was asked %d times about the good token", n)
 	}
 }
