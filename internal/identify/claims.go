@@ -29,15 +29,20 @@ func Moment(claims map[string]any, name string) (int64, error) {
 }
 
 // Scopes reads "scope" of a token (RFC 8693, section 4.2), or "scp" which
-// others write.
+// others write, also as a list. What is no name of a scope (RFC 6749, section
+// 3.3) and could pass for two is left out.
 func Scopes(claims map[string]any) []string {
-	if s, ok := claims["scope"].(string); ok {
-		return strings.Fields(s)
+	text, ok := claims["scope"].(string)
+	if !ok {
+		text, ok = claims["scp"].(string)
 	}
-	if s, ok := claims["scp"].(string); ok {
-		return strings.Fields(s)
+	list := strings.Split(text, " ")
+	if !ok {
+		list = Texts(claims["scp"])
 	}
-	return Texts(claims["scp"])
+	return slices.DeleteFunc(list, func(name string) bool {
+		return name == "" || strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r == 0x7f })
+	})
 }
 
 // Texts returns the texts of a list, or the one that stands for it.

@@ -98,7 +98,10 @@ func (m *method) Reaches(x *exchange.Exchange) string {
 		return ""
 	}
 	i := m.issuers[t.Text("iss")]
-	if i == nil || i.source == nil || i.algorithms != nil && !slices.Contains(i.algorithms, t.Alg) || i.known(t.Kid, t.Alg) != nil {
+	if i == nil || !i.takes(t.Alg) || !i.loads(t) {
+		return ""
+	}
+	if _, err := t.Verify(i.known(t)); err == nil {
 		return ""
 	}
 	return "verifies the token by the keys of " + i.at
@@ -152,17 +155,13 @@ func (m *method) verify(text string, now int64) (*verified, error) {
 	if i == nil {
 		return nil, m.refuse(fmt.Errorf("issuer %q is not known", t.Claims["iss"]))
 	}
-	keys, err := i.find(t.Kid, t.Alg)
+	key, err := i.verify(t)
 	switch {
 	case errors.Is(err, jose.ErrUnavailable):
 		return nil, identify.Unavailable(fmt.Errorf("issuer %q: %w", i.name, err))
-	case err != nil:
-		return nil, m.refuse(err)
-	case len(keys) == 0:
+	case errors.Is(err, jose.ErrNoKey):
 		return nil, m.refuse(fmt.Errorf("issuer %q has no key %q for %s", i.name, t.Kid, t.Alg))
-	}
-	key, err := t.Verify(keys)
-	if err != nil {
+	case err != nil:
 		return nil, m.refuse(err)
 	}
 	v, err := m.claims(t, i, now)
