@@ -110,6 +110,35 @@ func TestReplay(t *testing.T) {
 	})
 }
 
+// TestReplayFull has a memory that is full: it is not looked through for every
+// request, and has room again a second after the first time is over.
+func TestReplayFull(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := NewReplay(2)
+		for _, part := range []string{"a", "b"} {
+			if err := r.Use(1500*time.Millisecond, part); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(time.Second)
+		swept := r.swept
+		if err := r.Use(time.Minute, "c"); !errors.Is(err, ErrFull) || r.swept == swept {
+			t.Errorf("%v, looked through at %d", err, r.swept)
+		}
+		swept = r.swept
+		for range 9 {
+			time.Sleep(100 * time.Millisecond)
+			if err := r.Use(time.Minute, "c"); !errors.Is(err, ErrFull) || r.swept != swept {
+				t.Errorf("%v, looked through at %d again", err, r.swept)
+			}
+		}
+		time.Sleep(100 * time.Millisecond)
+		if err := r.Use(time.Minute, "c"); err != nil {
+			t.Errorf("after a second: %v", err)
+		}
+	})
+}
+
 func TestTokens(t *testing.T) {
 	c := NewTokens[int](8)
 	one := 1
