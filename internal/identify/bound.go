@@ -1,17 +1,15 @@
 package identify
 
 import (
-	"crypto/hmac"
-	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
-	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -29,6 +27,8 @@ type Bound struct {
 	Window policy.Duration `yaml:"window" min:"1s" max:"10m"`
 	// Whether a proof has to hold a nonce that the gateway gave out, so that none can be made beforehand.
 	Nonce bool `yaml:"nonce"`
+	// Secrets that nonces are made of, each of 32 bytes or more, the same at all gateways that a client may come to: then each of them takes what another one gave out. The first secret makes nonces, the others are taken still, or already. Default: one that this gateway makes up when it starts.
+	NonceSecrets []policy.Secret `yaml:"nonce_secrets"`
 	// Origin that proofs name, where clients see another one than the gateway. Default: that of the request.
 	Origin string `yaml:"origin" example:"https://api.example.com"`
 	// Most proofs that this gateway remembers within the window; further ones are refused.
@@ -83,7 +83,7 @@ type Binding struct {
 	settings  Bound
 	authority bool // tokens stand in Authorization, with their scheme
 	used      *Uses
-	secret    []byte // of nonces
+	nonces    *nonces
 }
 
 // Compile checks the settings; what it returns beside a fault can tell its
@@ -106,11 +106,11 @@ func (b Bound) Compile(env *policy.Env, authority bool) (*Binding, error) {
 		return out, err
 	}
 	out.used = NewUses(env, "proofs", b.Proofs, shared)
-	out.secret = env.Keep("nonces", func() any {
-		s := make([]byte, 32)
-		rand.Read(s)
-		return s
-	}).([]byte)
+	nonces, f := b.compileNonces(env)
+	if f != nil {
+		return out, f
+	}
+	out.nonces = nonces
 	return out, nil
 }
 
@@ -177,13 +177,15 @@ func checkCertificate(x *exchange.Exchange, want string) error {
 // checkProof checks a DPoP proof (RFC 9449, section 4.3).
 func (b *Binding) checkProof(x *exchange.Exchange, token, thumbprint string) error {
 	proof := ""
+	lines := 0
 	for v := range x.Request.Header.Values("DPoP") {
-		if proof != "" {
-			return errors.New("there is more than one proof")
-		}
 		proof = v
+		lines++
 	}
-	if proof == "" {
+	switch {
+	case lines > 1:
+		return errors.New("there is more than one proof")
+	case proof == "":
 		return errors.New("the token is bound to a key, and there is no proof")
 	}
 	t, err := jose.Parse(proof)
@@ -193,9 +195,6 @@ func (b *Binding) checkProof(x *exchange.Exchange, token, thumbprint string) err
 	jwk, ok := t.Header["jwk"].(map[string]any)
 	if !ok || t.Typ != "dpop+jwt" {
 		return errors.New("this is not a proof")
-	}
-	if _, private := jwk["d"]; private {
-		return errors.New("the proof holds a private key")
 	}
 	key, err := jose.ParseJWK(jwk)
 	switch {
@@ -214,7 +213,7 @@ func (b *Binding) checkProof(x *exchange.Exchange, token, thumbprint string) err
 
 func (b *Binding) proofClaims(x *exchange.Exchange, t *jose.Token, token string, key *jose.Key) error {
 	now, window := time.Now().Unix(), int64(b.settings.Window.D()/time.Second)
-	iat, ok := t.Claims["iat"].(int64)
+	iat, err := Moment(t.Claims, "iat")
 	ath := sha256.Sum256([]byte(token))
 	id := t.Text("jti")
 	switch {
@@ -222,17 +221,19 @@ func (b *Binding) proofClaims(x *exchange.Exchange, t *jose.Token, token string,
 		return errors.New("the proof is for another method")
 	case !b.sameTarget(x, t.Text("htu")):
 		return fmt.Errorf("the proof is for %q", t.Claims["htu"])
-	case !ok || iat < now-window || iat > now+window:
+	case err != nil || iat < now-window || iat > now+window:
 		return errors.New("the proof is too old, or from the future")
 	case id == "" || len(id) > 256:
 		return errors.New("the proof has no id")
 	case subtle.ConstantTimeCompare([]byte(t.Text("ath")), []byte(base64.RawURLEncoding.EncodeToString(ath[:]))) != 1:
 		return errors.New("the proof is for another token")
 	}
-	if b.settings.Nonce && !b.fresh(t.Text("nonce"), now) {
+	if b.settings.Nonce && !b.nonces.fresh(t.Text("nonce"), now) {
 		return b.askNonce(now)
 	}
-	switch err := b.used.Use(2*b.settings.Window.D(), key.Thumb, id); {
+	// A proof from the future is good for twice the window, and to the end of
+	// the last second.
+	switch err := b.used.Use(2*b.settings.Window.D()+time.Second, key.Thumb, id); {
 	case errors.Is(err, ErrReplayed):
 		return fmt.Errorf("proof: %w", err)
 	case err != nil:
@@ -252,12 +253,40 @@ func (b *Binding) sameTarget(x *exchange.Exchange, text string) bool {
 	if origin == "" {
 		origin = strings.ToLower(Origin(x))
 	}
-	have := strings.ToLower(u.Scheme + "://" + u.Host)
-	path := u.EscapedPath()
+	if have := strings.ToLower(u.Scheme + "://" + u.Host); withoutPort(have) != withoutPort(origin) {
+		return false
+	}
+	path := normalPath(u.ResolveReference(u).EscapedPath()) // without dot segments
 	if path == "" {
 		path = "/"
 	}
-	return withoutPort(have) == withoutPort(origin) && (path == x.Request.RawPath || path == x.Request.Path)
+	return path == x.Request.Path || path == normalPath(x.Request.RawPath)
+}
+
+// normalPath writes characters as they are that mean the same encoded or not,
+// and the digits of other encodings in upper case (RFC 3986, section 6.2.2).
+func normalPath(path string) string {
+	if strings.IndexByte(path, '%') < 0 {
+		return path
+	}
+	out := make([]byte, 0, len(path))
+	for i := 0; i < len(path); i++ {
+		out = append(out, path[i])
+		if path[i] != '%' || i+2 >= len(path) {
+			continue
+		}
+		n, err := strconv.ParseUint(path[i+1:i+3], 16, 8)
+		switch c := byte(n); {
+		case err != nil:
+			continue
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', strings.IndexByte("-._~", c) >= 0:
+			out[len(out)-1] = c
+		default:
+			out = append(out, strings.ToUpper(path[i+1:i+3])...)
+		}
+		i += 2
+	}
+	return string(out)
 }
 
 // Origin is the scheme and authority that the client asked, as far as it is
@@ -282,32 +311,12 @@ func withoutPort(origin string) string {
 	return strings.TrimSuffix(origin, ":80")
 }
 
-// nonceTime is how long a nonce lasts: one to two of these.
-const nonceTime = 120 // seconds
-
-func (b *Binding) nonce(period int64) string {
-	mac := hmac.New(sha256.New, b.secret)
-	var n [8]byte
-	binary.BigEndian.PutUint64(n[:], uint64(period))
-	mac.Write(n[:])
-	return base64.RawURLEncoding.EncodeToString(mac.Sum(nil)[:18])
-}
-
-func (b *Binding) fresh(nonce string, now int64) bool {
-	for _, period := range []int64{now / nonceTime, now/nonceTime - 1} {
-		if subtle.ConstantTimeCompare([]byte(nonce), []byte(b.nonce(period))) == 1 {
-			return true
-		}
-	}
-	return false
-}
-
 // askNonce tells the client which nonce to use (RFC 9449, section 9).
 func (b *Binding) askNonce(now int64) error {
 	return &exchange.Problem{
 		Status: 401, Code: "credential_nonce", Side: exchange.SideClient,
 		Detail: "The proof has to hold the nonce of this answer.", Cause: errors.New("the proof has no nonce, or an old one"),
-		Fields: append(challenge(`DPoP error="use_dpop_nonce"`), exchange.Field{Name: "DPoP-Nonce", Value: b.nonce(now / nonceTime)}),
+		Fields: append(challenge(`DPoP error="use_dpop_nonce", algs="`+dpopAlgorithms+`"`), exchange.Field{Name: "DPoP-Nonce", Value: b.nonces.current(now)}),
 	}
 }
 

@@ -1,9 +1,16 @@
 package identify
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/pem"
 	"errors"
+	"fmt"
+	"maps"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -11,6 +18,7 @@ import (
 
 	"gatehouse.dev/gatehouse/internal/exchange"
 	"gatehouse.dev/gatehouse/internal/jose"
+	"gatehouse.dev/gatehouse/internal/policy"
 )
 
 // The certificate of RFC 8705, appendix A, figure 6, and its thumbprint of
@@ -167,4 +175,128 @@ func confirmation(claims string) (Confirmation, error) {
 		return Confirmation{}, err
 	}
 	return ReadConfirmation(object)
+}
+
+// prover is a client with a key that proofs are made with.
+type prover struct {
+	*jose.Signer
+	jwk map[string]string
+}
+
+func newProver(t *testing.T) *prover {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := jose.NewSigner(key, "", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	jwk, err := jose.JWK(&key.PublicKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &prover{s, jwk}
+}
+
+// request asks for a path with a proof that has these claims, beside those of
+// a right one.
+func (p *prover) request(t *testing.T, path string, claims map[string]any) *exchange.Exchange {
+	t.Helper()
+	ath := sha256.Sum256([]byte("token"))
+	all := map[string]any{"jti": "1", "htm": "GET", "htu": "https://api.example/a", "iat": time.Now().Unix(), "ath": base64.RawURLEncoding.EncodeToString(ath[:])}
+	maps.Copy(all, claims)
+	proof, err := p.Sign(map[string]any{"typ": "dpop+jwt", "jwk": p.jwk}, all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	x := client("192.0.2.1:1")
+	r := &x.Request
+	r.Method, r.Scheme, r.Authority, r.RawPath, r.Path = "GET", "https", "API.example:443", path, path
+	r.Header.Add("DPoP", proof)
+	return x
+}
+
+// TestProofOnce uses a proof at the beginning of the time that it is good for,
+// and then as long as it is.
+func TestProofOnce(t *testing.T) {
+	p := newProver(t)
+	for _, window := range []time.Duration{time.Second, 1500 * time.Millisecond, time.Minute} {
+		synctest.Test(t, func(t *testing.T) {
+			settings := DefaultBound()
+			settings.Window = policy.Duration(window)
+			b := &Binding{settings: settings, authority: true, used: &Uses{local: NewReplay(10)}}
+			x := p.request(t, "/a", map[string]any{"iat": time.Now().Add(window).Unix()})
+			cnf := Confirmation{key: p.Key().Thumb}
+			if err := b.Check(x, "DPoP", "token", &cnf); err != nil {
+				t.Fatal(err)
+			}
+			for range 4 * window / (100 * time.Millisecond) {
+				time.Sleep(100 * time.Millisecond)
+				if err := b.Check(x, "DPoP", "token", &cnf); err == nil {
+					t.Fatalf("with a window of %v it is taken again at %v", window, time.Now())
+				}
+			}
+		})
+	}
+}
+
+// TestProofTarget has targets that mean the one of the request, and others that
+// do not (RFC 9449, section 4.3, and RFC 3986, section 6.2).
+func TestProofTarget(t *testing.T) {
+	p := newProver(t)
+	for _, c := range []struct {
+		path, htu string
+		want      bool
+	}{
+		{"/a", "https://api.example/a", true},
+		{"/a", "HTTPS://API.EXAMPLE:443/a?x=y#z", true},
+		{"/a", "https://api.example/%61", true},
+		{"/a~b", "https://api.example/a%7Eb", true},
+		{"/caf%C3%A9", "https://api.example/caf%c3%a9", true},
+		{"/caf%C3%A9", "https://api.example/café", true},
+		{"/a", "https://api.example/b/../a", true},
+		{"/a", "https://api.example/./a", true},
+		{"/", "https://api.example", true},
+		{"/a%2Fb", "https://api.example/a%2fb", true},
+		{"/a/b", "https://api.example/a%2Fb", false},
+		{"/a;b", "https://api.example/a%3Bb", false},
+		{"/a", "https://api.example/a/", false},
+		{"/a", "https://api.example/A", false},
+		{"/a", "https://api.example//a", false},
+		{"/a", "https://api.example:444/a", false},
+		{"/a", "http://api.example/a", false},
+		{"/a", "http://api.example:443/a", false},
+		{"/a", "//api.example/a", false},
+		{"/a", "/a", false},
+		{"/a", "https:/a", false},
+		{"/a", "https:api.example/a", false},
+		{"/a", "https://evil@api.example/a", false},
+		{"/a", "https://api.example.evil/a", false},
+		{"/a", "https://api.example/a%zz", false},
+		{"/a", " https://api.example/a", false},
+		{"/a", "", false},
+	} {
+		b := &Binding{settings: DefaultBound(), authority: true, used: &Uses{local: NewReplay(10)}}
+		err := b.Check(p.request(t, c.path, map[string]any{"htu": c.htu}), "DPoP", "token", &Confirmation{key: p.Key().Thumb})
+		if (err == nil) != c.want {
+			t.Errorf("%s for %s: %v", c.htu, c.path, err)
+		}
+	}
+}
+
+// TestProofTimes has times of several kinds (RFC 7519, section 2).
+func TestProofTimes(t *testing.T) {
+	p := newProver(t)
+	now := time.Now().Unix()
+	for _, c := range []struct {
+		iat  any
+		want bool
+	}{{now, true}, {float64(now) + 0.5, true}, {fmt.Sprint(now), false}, {nil, false}, {-now, false}, {1e300, false}, {[]any{now}, false}, {true, false}} {
+		b := &Binding{settings: DefaultBound(), authority: true, used: &Uses{local: NewReplay(10)}}
+		if err := b.Check(p.request(t, "/a", map[string]any{"iat": c.iat}), "DPoP", "token", &Confirmation{key: p.Key().Thumb}); (err == nil) != c.want {
+			t.Errorf("%v: %v", c.iat, err)
+		}
+	}
 }

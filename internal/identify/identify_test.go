@@ -9,6 +9,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unsafe"
 
 	"gatehouse.dev/gatehouse/internal/exchange"
 	"gatehouse.dev/gatehouse/internal/policy"
@@ -109,6 +110,35 @@ func TestReplay(t *testing.T) {
 	})
 }
 
+// TestReplayFull has a memory that is full: it is not looked through for every
+// request, and has room again a second after the first time is over.
+func TestReplayFull(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := NewReplay(2)
+		for _, part := range []string{"a", "b"} {
+			if err := r.Use(1500*time.Millisecond, part); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(time.Second)
+		swept := r.swept
+		if err := r.Use(time.Minute, "c"); !errors.Is(err, ErrFull) || r.swept == swept {
+			t.Errorf("%v, looked through at %d", err, r.swept)
+		}
+		swept = r.swept
+		for range 9 {
+			time.Sleep(100 * time.Millisecond)
+			if err := r.Use(time.Minute, "c"); !errors.Is(err, ErrFull) || r.swept != swept {
+				t.Errorf("%v, looked through at %d again", err, r.swept)
+			}
+		}
+		time.Sleep(100 * time.Millisecond)
+		if err := r.Use(time.Minute, "c"); err != nil {
+			t.Errorf("after a second: %v", err)
+		}
+	})
+}
+
 func TestTokens(t *testing.T) {
 	c := NewTokens[int](8)
 	one := 1
@@ -126,6 +156,15 @@ func TestTokens(t *testing.T) {
 		c.Put(fmt.Sprint(i), &i, 100, 200)
 		if v := c.Get(fmt.Sprint(i), 150); v == nil || *v != i {
 			t.Fatalf("%d is not remembered", i)
+		}
+	}
+	// A token of a large head leaves the head alone.
+	head := strings.Repeat("x", 1<<16)
+	token := head[100:110]
+	c.Put(token, &one, 100, 200)
+	for i := range c.slots {
+		if r := c.slots[i].Load(); r != nil && r.token == token && unsafe.StringData(r.token) == unsafe.StringData(token) {
+			t.Error("the head of the request stays in memory with its token")
 		}
 	}
 	var none *Tokens[int]

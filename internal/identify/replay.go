@@ -15,8 +15,15 @@ type Replay struct {
 	most  int
 	mu    sync.Mutex
 	until map[[16]byte]int64 // by exchange.Now
-	sweep int64
+	swept int64              // when those whose time is over were last looked for
 }
+
+// How often to look for those whose time is over: in any case, and when there
+// is no room, where every request would look through all of them.
+const (
+	sweepAlways = 10 * time.Second
+	sweepFull   = time.Second
+)
 
 var (
 	// ErrReplayed says that something was used before.
@@ -26,7 +33,9 @@ var (
 )
 
 // NewReplay returns a memory of at most so many.
-func NewReplay(most int) *Replay { return &Replay{most: most, until: make(map[[16]byte]int64)} }
+func NewReplay(most int) *Replay {
+	return &Replay{most: most, until: make(map[[16]byte]int64), swept: exchange.Now()}
+}
 
 // Use takes down the use of what the parts name, for as long as given.
 func (r *Replay) Use(keep time.Duration, parts ...string) error {
@@ -40,16 +49,20 @@ func (r *Replay) use(keep time.Duration, key [16]byte) error {
 	if until, ok := r.until[key]; ok && now < until {
 		return ErrReplayed
 	}
-	if len(r.until) >= r.most || now >= r.sweep {
+	pause := sweepAlways
+	if len(r.until) >= r.most {
+		pause = sweepFull
+	}
+	if now >= r.swept+int64(pause) {
+		r.swept = now
 		for k, until := range r.until {
 			if now >= until {
 				delete(r.until, k)
 			}
 		}
-		r.sweep = now + int64(10*time.Second)
-		if len(r.until) >= r.most {
-			return ErrFull
-		}
+	}
+	if len(r.until) >= r.most {
+		return ErrFull
 	}
 	r.until[key] = now + int64(keep)
 	return nil

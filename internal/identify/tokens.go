@@ -3,6 +3,7 @@ package identify
 import (
 	"hash/maphash"
 	"math/rand/v2"
+	"strings"
 	"sync/atomic"
 )
 
@@ -66,6 +67,9 @@ func (c *Tokens[V]) Put(token string, value *V, now, until int64) {
 	if c == nil || now >= until {
 		return
 	}
+	// Where the token came from may be a part of a whole head, which is not to
+	// stay for it.
+	token = strings.Clone(token)
 	h := maphash.String(c.seed, token)
 	set := c.set(h)
 	at := int(rand.Uint32N(ways))

@@ -296,6 +296,47 @@ func TestSource(t *testing.T) {
 	})
 }
 
+// TestSlowIssuer has an issuer that takes longer to answer than the cool-down
+// lasts, and tokens with unknown keys come all the time: it has its rest all the
+// same.
+func TestSlowIssuer(t *testing.T) {
+	one := signers(t)["ES256"]
+	synctest.Test(t, func(t *testing.T) {
+		i := new(issuer)
+		i.publish(t, one)
+		const cooldown = time.Second
+		var ended time.Time
+		rests := []time.Duration{}
+		load := func(ctx context.Context) (*jose.Set, error) {
+			if !ended.IsZero() {
+				rests = append(rests, time.Since(ended))
+			}
+			time.Sleep(3 * time.Second)
+			ended = time.Now()
+			return i.load(ctx)
+		}
+		timing := jose.Timing{Refresh: time.Hour, Cooldown: cooldown, Patience: time.Second}
+		s := jose.NewSource(slog.New(slog.DiscardHandler), timing, load)
+		for range 300 {
+			go func() {
+				if keys, _ := s.Find("unknown", "ES256"); keys != nil {
+					t.Error("a key that is not there")
+				}
+			}()
+			time.Sleep(100 * time.Millisecond)
+		}
+		s.Retire()
+		if len(rests) < 5 {
+			t.Errorf("it was asked %d times", len(rests))
+		}
+		for _, r := range rests {
+			if r < cooldown {
+				t.Errorf("it was asked again after %v", r)
+			}
+		}
+	})
+}
+
 func FuzzParse(f *testing.F) {
 	for _, v := range vectors {
 		f.Add(v.token)

@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"slices"
 	"strings"
 	"sync/atomic"
 )
@@ -172,9 +173,15 @@ func (k *Key) Verify(alg string, signed, sig []byte) error {
 	return nil
 }
 
-// ParseJWK reads a JWK (RFC 7517). A key that is not for signatures gives nil
-// and no error.
+// ParseJWK reads the JWK (RFC 7517) of a public key or a shared secret. A key
+// that is not for signatures gives nil and no error. A private key is refused:
+// whoever gives it out shares it with everybody who reads it.
 func ParseJWK(m map[string]any) (*Key, error) {
+	for _, name := range []string{"kty", "use", "alg", "kid"} {
+		if _, ok := m[name].(string); !ok && m[name] != nil {
+			return nil, fmt.Errorf("the key's %q is no text", name)
+		}
+	}
 	text := func(name string) string {
 		s, _ := m[name].(string)
 		return s
@@ -182,13 +189,16 @@ func ParseJWK(m map[string]any) (*Key, error) {
 	if use := text("use"); use != "" && use != "sig" {
 		return nil, nil
 	}
-	if ops, ok := m["key_ops"].([]any); ok {
-		verify := false
-		for _, op := range ops {
-			verify = verify || op == "verify"
-		}
-		if !verify {
-			return nil, nil
+	ops, ok := m["key_ops"].([]any)
+	switch {
+	case !ok && m["key_ops"] != nil:
+		return nil, errors.New(`the key's "key_ops" is no list`)
+	case ok && !slices.Contains(ops, any("verify")):
+		return nil, nil
+	}
+	for _, name := range []string{"d", "p", "q", "dp", "dq", "qi", "oth"} {
+		if m[name] != nil {
+			return nil, errors.New("this is a private key, where its public half is wanted")
 		}
 	}
 	key, err := jwkKey(text)

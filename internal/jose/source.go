@@ -73,6 +73,10 @@ func (s *Source) run(ctx context.Context) {
 			s.replace(next)
 		}
 		s.last = time.Now()
+		select {
+		case <-s.wanted: // who wanted it while it ran has it now
+		default:
+		}
 		close(s.attempt)
 		s.attempt = make(chan struct{})
 		s.mu.Unlock()
@@ -134,32 +138,36 @@ func (s *Source) Find(kid, alg string) ([]*Key, error) {
 	if set != nil && (kid == "" || set.Names(kid)) {
 		return set.Find(kid, alg), nil
 	}
-	s.mu.Lock()
-	attempt, last := s.attempt, s.last
-	s.mu.Unlock()
-	if set != nil || !last.IsZero() {
-		// An attempt has ended, well or not: another one is due only after the
-		// cool-down.
-		if time.Since(last) < s.cooldown {
-			if set == nil {
-				return nil, ErrUnavailable
-			}
-			return nil, nil
-		}
+	if attempt := s.want(); attempt != nil {
+		t := time.NewTimer(s.patience)
+		defer t.Stop()
 		select {
-		case s.wanted <- struct{}{}:
-		default:
+		case <-attempt:
+		case <-t.C:
+		case <-s.ended:
 		}
-	}
-	t := time.NewTimer(s.patience)
-	defer t.Stop()
-	select {
-	case <-attempt:
-	case <-t.C:
-	case <-s.ended:
 	}
 	if set = s.set.Load(); set == nil {
 		return nil, ErrUnavailable
 	}
 	return set.Find(kid, alg), nil
+}
+
+// want has the set loaded and returns what is closed once it is, or nil where
+// that is not due: the first attempt always is, others only after the cool-down,
+// whether the last one ended well or not.
+func (s *Source) want() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.last.IsZero():
+		return s.attempt
+	case time.Since(s.last) < s.cooldown:
+		return nil
+	}
+	select {
+	case s.wanted <- struct{}{}:
+	default:
+	}
+	return s.attempt
 }

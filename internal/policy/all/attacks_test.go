@@ -212,7 +212,7 @@ func TestFriends(t *testing.T) {
 	fields := []string{"Authorization", "DPoP " + bound, "DPoP", l.proof(bound, l.device, nil, "htu", "http://gateway.test/nonce/a")}
 	a := l.do(attack{"", "/nonce/a", fields, ""})
 	nonce := a.Header.Get("DPoP-Nonce")
-	if a.Status != 401 || nonce == "" || a.Header.Get("WWW-Authenticate") != `DPoP error="use_dpop_nonce"` {
+	if a.Status != 401 || nonce == "" || !strings.HasPrefix(a.Header.Get("WWW-Authenticate"), `DPoP error="use_dpop_nonce"`) {
 		t.Fatalf("without a nonce: %v", a)
 	}
 	fields[3] = l.proof(bound, l.device, nil, "htu", "http://gateway.test/nonce/a", "nonce", nonce)
@@ -362,6 +362,9 @@ func (l *lab) proofs() (out []attack) {
 	return append(out,
 		attack{"proof: none", "/dpop/a", []string{"Authorization", "DPoP " + bound}, ""},
 		attack{"proof: two", "/dpop/a", []string{"Authorization", "DPoP " + bound, "DPoP", l.proof(bound, l.device, nil), "dpop", l.proof(bound, l.device, nil)}, ""},
+		attack{"proof: two, one of them empty", "/dpop/a", []string{"Authorization", "DPoP " + bound, "DPoP", "", "dpop", l.proof(bound, l.device, nil)}, ""},
+		attack{"proof: for a host that the client makes up", "/dpop/a", []string{"Authorization", "DPoP " + bound, "DPoP", l.proof(bound, l.device, nil, "htu", "http://evil.test/dpop/a"), "X-Forwarded-Host", "evil.test", "Forwarded", "host=evil.test"}, ""},
+		attack{"proof: for a scheme that the client makes up", "/dpop/a", []string{"Authorization", "DPoP " + bound, "DPoP", l.proof(bound, l.device, nil, "htu", "https://gateway.test/dpop/a"), "X-Forwarded-Proto", "https"}, ""},
 		attack{"proof: used before", "/dpop/a", []string{"Authorization", "DPoP " + bound, "DPoP", used}, ""},
 		attack{"proof: of a token that is bound to nothing", "/dpop/a", []string{"Authorization", "DPoP " + l.sign(l.ec, nil, l.claims()), "DPoP", used}, ""},
 		attack{"proof: a token that is bound to nothing", "/dpop/a", []string{"Authorization", "Bearer " + l.sign(l.ec, nil, l.claims())}, ""},

@@ -6,6 +6,7 @@ package basic
 import (
 	"context"
 	"errors"
+	"fmt"
 	"runtime"
 
 	"gatehouse.dev/gatehouse/internal/exchange"
@@ -74,7 +75,7 @@ func (c *Config) Compile(env *policy.Env) (policy.Policy, error) {
 	}
 	faults = append(faults, m.place.Compile("header", "query", "cookie")...)
 	if c.Remember > 0 {
-		m.right = env.Keep("remembered "+c.Remember.String(), func() any {
+		m.right = env.Keep(fmt.Sprintf("remembered %v %d", c.Remember, c.Entries), func() any {
 			return newMemory(c.Remember.D(), c.Entries)
 		}).(*memory)
 	}

@@ -164,7 +164,8 @@ func (m *memory) add(hash *password.Hash, user, pass string) {
 	m.m[sum] = remembered{hash, now + int64(m.ttl)}
 }
 
-// makeRoom removes what is over, or else any entry.
+// makeRoom removes what is over, and then any entries until an eighth is free:
+// all entries are looked at, which is not to happen for every user.
 func (m *memory) makeRoom(now int64) {
 	for k, r := range m.m {
 		if now >= r.until {
@@ -172,7 +173,7 @@ func (m *memory) makeRoom(now int64) {
 		}
 	}
 	for k := range m.m {
-		if len(m.m) < m.most {
+		if len(m.m) < m.most-m.most/8 {
 			return
 		}
 		delete(m.m, k)

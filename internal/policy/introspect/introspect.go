@@ -63,7 +63,7 @@ type Config struct {
 	Remember policy.Duration `yaml:"remember" max:"1h"`
 	// How long a token that is not good is refused without asking again.
 	RememberWrong policy.Duration `yaml:"remember_wrong" max:"10m"`
-	// Most tokens that are remembered.
+	// Most good tokens that are remembered; of those that are not good it is a quarter of that, beside them.
 	Cache int `yaml:"cache" min:"1" max:"1000000"`
 	// How the issuer is asked.
 	HTTP fetch.Settings `yaml:"http"`
@@ -126,8 +126,8 @@ func (c *Config) Compile(env *policy.Env) (policy.Policy, error) {
 	if err := errors.Join(append(faults, err)...); err != nil {
 		return nil, err
 	}
-	key := identify.Fingerprint(c, c.ClientSecret.Fingerprint())
-	m.client = env.Keep("client "+key, func() any { return client }).(*fetch.Client)
-	m.cache = env.Keep("tokens "+key, func() any { return identify.NewTokens[token](c.Cache) }).(*identify.Tokens[token])
+	m.asker = env.Keep("asker "+identify.Fingerprint(c, c.ClientSecret.Fingerprint()), func() any {
+		return newAsker(client, c.Cache)
+	}).(*asker)
 	return step, nil
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -17,6 +18,7 @@ import (
 type issuer struct {
 	*httptest.Server
 	asked atomic.Int64
+	good  atomic.Int64 // asked about the token "good"
 }
 
 // newIssuer answers by what a token is called.
@@ -32,8 +34,13 @@ func newIssuer(t *testing.T) *issuer {
 		}
 		now := time.Now().Unix()
 		m := map[string]any{"active": true, "sub": "ann", "aud": "shop", "iss": "https://id", "exp": now + 300, "scope": "read write", "roles": []string{"admin"}, "tenant": "acme"}
-		switch token := r.FormValue("token"); token {
+		token := r.FormValue("token")
+		if strings.HasPrefix(token, "inactive") {
+			token = "inactive"
+		}
+		switch token {
 		case "good":
+			i.good.Add(1)
 		case "inactive":
 			m = map[string]any{"active": false}
 		case "expired":
@@ -42,6 +49,22 @@ func newIssuer(t *testing.T) *issuer {
 			m["exp"] = "never"
 		case "early":
 			m["nbf"] = now + 100
+		case "early in words":
+			m["nbf"] = "tomorrow"
+		case "early by a fraction":
+			m["nbf"] = float64(now) + 100.5
+		case "early for ever":
+			m["nbf"] = 1e300
+		case "issued in words":
+			m["iat"] = "yesterday"
+		case "expires by a fraction":
+			m["exp"] = float64(now) + 300.5
+		case "issuer in a list":
+			m["iss"] = []string{"https://evil"}
+		case "issuer is null":
+			m["iss"] = nil
+		case "audience and a number":
+			m["aud"] = []any{"shop", 1}
 		case "other audience":
 			m["aud"] = []string{"bank"}
 		case "no audience":
@@ -124,12 +147,17 @@ routes:
 		t.Errorf("the issuer was asked %d times about one token", n)
 	}
 	for _, token := range []string{
-		"inactive", "expired", "expired text", "early", "other audience", "no audience", "other issuer", "nobody", "bound", "bound to a key", "bound otherwise", "gone",
+		"inactive", "expired", "expired text", "early", "early in words", "early by a fraction", "early for ever", "issued in words",
+		"issuer in a list", "issuer is null", "audience and a number", "other audience", "no audience", "other issuer", "nobody", "bound", "bound to a key", "bound otherwise", "gone",
 	} {
 		if a := do(token); a.Status != 401 || a.Problem.Code != "credential_invalid" {
 			t.Errorf("%s: %d, %v", token, a.Status, a.Problem)
 		}
 	}
+	if a := do("expires by a fraction"); a.Status != 200 {
+		t.Errorf("times may have fractions: %v", a.Problem)
+	}
+	r.Received()
 	before := i.asked.Load()
 	if a := do("inactive"); a.Status != 401 || i.asked.Load() != before {
 		t.Errorf("a token that is known to be wrong: %d, asked again", a.Status)
@@ -148,5 +176,37 @@ routes:
 	}
 	if a := do("good"); a.Status != 200 {
 		t.Errorf("a token that is remembered, with the issuer gone: %d", a.Status)
+	}
+}
+
+// plain is a gateway with one such policy and no consumers.
+func plain(t *testing.T, i *issuer, more string) *policytest.Rig {
+	t.Helper()
+	r := policytest.NewRig(t, all.Catalog(), "routes: [ { match: /*, upstream: http://up, policies: [ introspect: "+i.settings(", attempts: { client: 0 }"+more)+" ] } ]\n", nil)
+	t.Cleanup(r.Close)
+	return r
+}
+
+func bearer(token string) policytest.Request {
+	return policytest.Request{Target: "/", Header: []exchange.Field{{Name: "Authorization", Value: "Bearer " + token}}}
+}
+
+// TestFlood has tokens that are made up: they do not make the gateway forget
+// those that are good.
+func TestFlood(t *testing.T) {
+	i := newIssuer(t)
+	r := plain(t, i, ", cache: 16, remember_wrong: 10m")
+	for range 2 {
+		if a := r.Do(bearer("good")); a.Status != 200 {
+			t.Fatalf("%v: %v", a, a.Problem)
+		}
+		for n := range 500 {
+			if a := r.Do(bearer(fmt.Sprintf("inactive %d", n))); a.Status != 401 {
+				t.Fatalf("%v: %v", a, a.Problem)
+			}
+		}
+	}
+	if n := i.good.Load(); n != 1 {
+		t.Errorf("the issuer was asked %d times about the good token", n)
 	}
 }

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"gatehouse.dev/gatehouse/internal/exchange"
-	"gatehouse.dev/gatehouse/internal/fetch"
 	"gatehouse.dev/gatehouse/internal/identify"
 	"gatehouse.dev/gatehouse/internal/jose"
 )
@@ -21,8 +20,7 @@ type method struct {
 	config    *Config
 	audience  []string // nil: for anybody
 	bound     *identify.Binding
-	client    *fetch.Client
-	cache     *identify.Tokens[token]
+	asker     *asker
 	consumers consumers
 }
 
@@ -49,15 +47,11 @@ func (m *method) Prove(x *exchange.Exchange) error {
 		return identify.ErrNone
 	}
 	now := time.Now().Unix()
-	t := m.cache.Get(text, now)
-	if t == nil {
-		var until int64
-		if t, until, err = m.ask(text, now); err != nil {
-			return identify.Unavailable(fmt.Errorf("introspection: %w", err))
-		}
-		m.cache.Put(text, t, now, until)
-	}
-	if t.wrong != nil {
+	t, err := m.asker.find(text, now, func() (*token, int64, error) { return m.ask(text, now) })
+	switch {
+	case err != nil:
+		return identify.Unavailable(fmt.Errorf("introspection: %w", err))
+	case t.wrong != nil:
 		return m.refuse(t.wrong)
 	}
 	if err := m.bound.Check(x, scheme, text, &t.cnf); err != nil {
@@ -104,7 +98,7 @@ func (m *method) ask(text string, now int64) (t *token, until int64, err error) 
 	user := url.QueryEscape(c.ClientID) + ":" + url.QueryEscape(c.ClientSecret.Reveal())
 	ctx, cancel := context.WithTimeout(context.Background(), c.HTTP.Timeout.D())
 	defer cancel()
-	a, err := m.client.Do(ctx, http.MethodPost, c.URL, http.Header{
+	a, err := m.asker.client.Do(ctx, http.MethodPost, c.URL, http.Header{
 		"Authorization": {"Basic " + base64.StdEncoding.EncodeToString([]byte(user))},
 		"Content-Type":  {"application/x-www-form-urlencoded"},
 		"Accept":        {"application/json"},
@@ -141,25 +135,27 @@ func (m *method) read(active bool, claims map[string]any, now int64) (t *token, 
 	if !active {
 		return no("the issuer says that the token is not active")
 	}
-	if v, there := claims["exp"]; there {
-		var ok bool
-		if exp, ok = v.(int64); !ok {
-			return no(`the token's "exp" is no time`)
-		}
-		if now >= exp {
-			return no("the token expired %d s ago", now-exp)
+	var times [3]int64
+	for i, name := range []string{"exp", "nbf", "iat"} {
+		var err error
+		if times[i], err = identify.Moment(claims, name); err != nil {
+			return &token{wrong: err}, 0
 		}
 	}
-	if nbf, ok := claims["nbf"].(int64); ok && now < nbf {
+	exp, nbf := times[0], times[1]
+	switch {
+	case exp != 0 && now >= exp:
+		return no("the token expired %d s ago", now-exp)
+	case now < nbf:
 		return no("the token is not valid before %d s have passed", nbf-now)
 	}
-	issuer, there := claims["iss"].(string)
-	switch {
-	case m.config.Issuer == "":
-	case !there:
-		issuer = m.config.Issuer
-	case issuer != m.config.Issuer:
-		return no("the token is of issuer %q", issuer)
+	issuer := m.config.Issuer
+	if v, said := claims["iss"]; said {
+		name, ok := v.(string)
+		if !ok || issuer != "" && name != issuer {
+			return no("the token is of issuer %q", v)
+		}
+		issuer = name
 	}
 	if !identify.Meant(claims["aud"], m.audience) {
 		return no("the token is for %q", claims["aud"])

@@ -157,30 +157,46 @@ func (k *Key) compile() (*jose.Key, *policy.Fault) {
 	return key, nil
 }
 
-// find returns the keys that a token may have been signed with.
-func (i *issuer) find(kid, alg string) ([]*jose.Key, error) {
-	if i.algorithms != nil && !slices.Contains(i.algorithms, alg) {
-		return nil, fmt.Errorf("algorithm %q is not one of the issuer", alg)
+// verify checks a token's signature: by the keys that were given beforehand, and
+// where none of them made it and none has the token's id by those that are
+// loaded.
+func (i *issuer) verify(t *jose.Token) (*jose.Key, error) {
+	if !i.takes(t.Alg) {
+		return nil, fmt.Errorf("algorithm %q is not one of the issuer", t.Alg)
 	}
-	keys := i.known(kid, alg)
-	if keys != nil || i.source == nil {
-		return keys, nil
+	key, err := t.Verify(i.known(t))
+	if err == nil || !i.loads(t) {
+		return key, err
 	}
-	return i.source.Find(kid, alg)
+	keys, err := i.source.Find(t.Kid, t.Alg)
+	if err != nil {
+		return nil, err
+	}
+	return t.Verify(keys)
+}
+
+func (i *issuer) takes(alg string) bool {
+	return i.algorithms == nil || slices.Contains(i.algorithms, alg)
 }
 
 // known returns those of the keys that were given beforehand.
-func (i *issuer) known(kid, alg string) []*jose.Key {
-	keys := i.fixed.Find(kid, alg)
-	if keys == nil && kid != "" {
+func (i *issuer) known(t *jose.Token) []*jose.Key {
+	keys := i.fixed.Find(t.Kid, t.Alg)
+	if keys == nil && t.Kid != "" {
 		// A key that was given without an id is good for any.
-		for _, k := range i.fixed.Find("", alg) {
+		for _, k := range i.fixed.Find("", t.Alg) {
 			if k.ID == "" {
 				keys = append(keys, k)
 			}
 		}
 	}
 	return keys
+}
+
+// loads tells whether keys that are loaded may have made the token, if those
+// that were given did not.
+func (i *issuer) loads(t *jose.Token) bool {
+	return i.source != nil && (t.Kid == "" || i.fixed.Find(t.Kid, t.Alg) == nil)
 }
 
 // secrets takes part in fingerprints for what they do not show themselves.

@@ -108,7 +108,7 @@ type Issuer struct {
 
 // Key is a key that is known beforehand: a public key or a shared secret.
 type Key struct {
-	// The "kid" of tokens that it signs. Without one it is tried for tokens that name none.
+	// The "kid" of tokens that it signs. Without one it is tried for every token whose "kid" is none of the others.
 	ID string `yaml:"id"`
 	// The one algorithm that it is used with. Default: those that fit a public key; a secret needs one.
 	Algorithm string `yaml:"algorithm" enum:"RS256,RS384,RS512,PS256,PS384,PS512,ES256,ES384,ES512,EdDSA,Ed25519,HS256,HS384,HS512"`

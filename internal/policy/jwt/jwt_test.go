@@ -1,12 +1,17 @@
 package jwt_test
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"encoding/json"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"gatehouse.dev/gatehouse/internal/exchange"
+	"gatehouse.dev/gatehouse/internal/jose"
 	"gatehouse.dev/gatehouse/internal/policy/all"
 	"gatehouse.dev/gatehouse/internal/policy/policytest"
 )
@@ -71,6 +76,54 @@ consumers:
 	}
 }
 
+// TestClaimsInFields has claims that cannot be the value of a field as they are:
+// the service gets no field then, and never the one that the client sent.
+func TestClaimsInFields(t *testing.T) {
+	p := newProvider(t)
+	r := newRig(t, route(`{ issuer: "`+p.URL+`", audience: shop, groups_claim: roles, headers: { X-Tenant: claims.tenant, X-Scopes: scopes, X-Groups: groups } }`))
+	for _, c := range []struct {
+		claims                 map[string]any
+		tenant, scopes, groups string
+	}{
+		{nil, "acme", "read write", "admin,dev"},
+		{map[string]any{"tenant": nil, "scope": nil, "roles": nil}, "", "", ""},
+		{map[string]any{"tenant": "", "scope": "", "roles": []any{}}, "", "", ""},
+		{map[string]any{"tenant": "a\r\nX-Admin: yes", "scope": "a\r\nb", "roles": []any{"a\nb"}}, "", "", ""},
+		{map[string]any{"tenant": "a\x00", "scope": "a\x00", "roles": []any{"a\x7f"}}, "", "", ""},
+		{map[string]any{"tenant": " a", "roles": []any{"a "}}, "", "read write", ""},
+		{map[string]any{"tenant": strings.Repeat("a", 9000)}, "", "read write", "admin,dev"},
+		{map[string]any{"tenant": "Zürich ✓", "scope": "é", "roles": []any{"ä"}}, "Zürich ✓", "é", "ä"},
+		{map[string]any{"tenant": map[string]any{"a": "b"}}, "", "read write", "admin,dev"},
+		{map[string]any{"tenant": []any{"a", "b,c"}, "roles": []any{"a,admin"}}, "", "read write", ""},
+		{map[string]any{"tenant": []any{"a", "b"}}, "a,b", "read write", "admin,dev"},
+		{map[string]any{"tenant": true}, "true", "read write", "admin,dev"},
+		{map[string]any{"scope": []any{"a"}, "roles": 1}, "acme", "", ""},
+		// What is one scope for the issuer is not two for the service.
+		{map[string]any{"scope": nil, "scp": []any{"read", "write"}}, "acme", "read write", "admin,dev"},
+		{map[string]any{"scope": nil, "scp": []any{"read admin"}}, "acme", "", "admin,dev"},
+		{map[string]any{"scope": nil, "scp": []any{"read", "x\tadmin"}}, "acme", "read", "admin,dev"},
+		{map[string]any{"scope": "read\u00a0admin\u2003x"}, "acme", "read\u00a0admin\u2003x", "admin,dev"},
+	} {
+		sent := append(bearer(token(t, p.ec, nil, p.claims(c.claims))),
+			exchange.Field{Name: "x-tenant", Value: "evil"}, exchange.Field{Name: "X-SCOPES", Value: "evil"}, exchange.Field{Name: "X-Groups", Value: "evil"})
+		for range 2 { // verified, and then remembered
+			if a := r.Do(policytest.Request{Target: "/", Header: sent}); a.Status != 200 {
+				t.Fatalf("%v: %v", c.claims, a.Problem)
+			}
+			h := &r.Received()[0].Header
+			for name, want := range map[string]string{"X-Tenant": c.tenant, "X-Scopes": c.scopes, "X-Groups": c.groups} {
+				var have []string
+				for v := range h.Values(name) {
+					have = append(have, v)
+				}
+				if len(have) > 1 || strings.Join(have, "") != want || h.Get("X-Admin") != "" {
+					t.Errorf("%v: %s is %q, want %q", c.claims, name, have, want)
+				}
+			}
+		}
+	}
+}
+
 // TestKeys rotates keys, and lets the issuer fail.
 func TestKeys(t *testing.T) {
 	p := newProvider(t)
@@ -98,6 +151,67 @@ func TestKeys(t *testing.T) {
 	p.keys.Store([]byte{})
 	if got := do(token(t, p.ec, nil, p.claims(map[string]any{"sub": "bob"}))); got != 200 {
 		t.Errorf("while the issuer is down: %d", got)
+	}
+}
+
+// TestKnownAndLoaded has an issuer some of whose keys are given beforehand, with
+// and without an id, while others are loaded: tokens of all of them are taken,
+// with an id or without one, and also those of a key given beforehand while the
+// issuer is down.
+func TestKnownAndLoaded(t *testing.T) {
+	key := func() *jose.Signer {
+		k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return sign(t, k, "ES256", "given")
+	}
+	given, stranger := key(), key()
+	data, err := jose.Publish(given)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var set struct{ Keys []map[string]string }
+	if err := json.Unmarshal(data, &set); err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []string{"", "given"} {
+		if set.Keys[0]["kid"] = id; id == "" {
+			delete(set.Keys[0], "kid")
+		}
+		jwk, err := json.Marshal(set.Keys[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, up := range []bool{true, false} {
+			p := newProvider(t)
+			if !up {
+				p.keys.Store([]byte{})
+			}
+			r := newRig(t, route(`{ issuer: "`+p.URL+`", audience: shop, attempts: { client: 0 }, jwks_url: "`+p.URL+`/jwks", keys: [ { public_key: '`+string(jwk)+`' } ] }`))
+			loaded := map[bool]int{true: 200, false: 503}[up]
+			for _, c := range []struct {
+				name string
+				s    *jose.Signer
+				kid  any
+				want int
+			}{
+				{"given", given, "given", 200},
+				{"given, without an id", given, nil, 200},
+				{"loaded", p.ec, "ec", loaded},
+				{"loaded, without an id", p.ec, nil, loaded},
+				{"stranger", stranger, "ec", map[bool]int{true: 401, false: 503}[up]},
+				{"stranger, without an id", stranger, nil, map[bool]int{true: 401, false: 503}[up]},
+			} {
+				text := token(t, c.s, map[string]any{"kid": c.kid}, p.claims(nil))
+				if c.kid == nil {
+					text = unnamed(t, c.s, p.claims(nil))
+				}
+				if a := r.Do(policytest.Request{Target: "/", Header: bearer(text)}); a.Status != c.want {
+					t.Errorf("the id %q, issuer up %v: %s: %d, %v", id, up, c.name, a.Status, a.Problem)
+				}
+			}
+		}
 	}
 }
 

@@ -98,7 +98,10 @@ func (m *method) Reaches(x *exchange.Exchange) string {
 		return ""
 	}
 	i := m.issuers[t.Text("iss")]
-	if i == nil || i.source == nil || i.algorithms != nil && !slices.Contains(i.algorithms, t.Alg) || i.known(t.Kid, t.Alg) != nil {
+	if i == nil || !i.takes(t.Alg) || !i.loads(t) {
+		return ""
+	}
+	if _, err := t.Verify(i.known(t)); err == nil {
 		return ""
 	}
 	return "verifies the token by the keys of " + i.at
@@ -152,17 +155,13 @@ func (m *method) verify(text string, now int64) (*verified, error) {
 	if i == nil {
 		return nil, m.refuse(fmt.Errorf("issuer %q is not known", t.Claims["iss"]))
 	}
-	keys, err := i.find(t.Kid, t.Alg)
+	key, err := i.verify(t)
 	switch {
 	case errors.Is(err, jose.ErrUnavailable):
 		return nil, identify.Unavailable(fmt.Errorf("issuer %q: %w", i.name, err))
-	case err != nil:
-		return nil, m.refuse(err)
-	case len(keys) == 0:
+	case errors.Is(err, jose.ErrNoKey):
 		return nil, m.refuse(fmt.Errorf("issuer %q has no key %q for %s", i.name, t.Kid, t.Alg))
-	}
-	key, err := t.Verify(keys)
-	if err != nil {
+	case err != nil:
 		return nil, m.refuse(err)
 	}
 	v, err := m.claims(t, i, now)
@@ -176,15 +175,15 @@ func (m *method) verify(text string, now int64) (*verified, error) {
 
 // claims checks what a token says of itself (RFC 7519, section 4.1).
 func (m *method) claims(t *jose.Token, i *issuer, now int64) (*verified, error) {
-	exp, err := moment(t, "exp")
+	exp, err := identify.Moment(t.Claims, "exp")
 	if err != nil {
 		return nil, err
 	}
-	nbf, err := moment(t, "nbf")
+	nbf, err := identify.Moment(t.Claims, "nbf")
 	if err != nil {
 		return nil, err
 	}
-	iat, err := moment(t, "iat")
+	iat, err := identify.Moment(t.Claims, "iat")
 	switch {
 	case err != nil:
 		return nil, err
@@ -217,26 +216,6 @@ func (m *method) claims(t *jose.Token, i *issuer, now int64) (*verified, error) 
 		v.until = min(v.until, exp+m.leeway)
 	}
 	return v, nil
-}
-
-// moment reads a claim that is a time, 0 when it is not there.
-func moment(t *jose.Token, name string) (int64, error) {
-	const most = 1 << 53
-	switch v := t.Claims[name].(type) {
-	case nil:
-		if _, there := t.Claims[name]; !there {
-			return 0, nil
-		}
-	case int64:
-		if v > 0 && v < most {
-			return v, nil
-		}
-	case float64:
-		if v >= 1 && v < most {
-			return int64(v), nil
-		}
-	}
-	return 0, fmt.Errorf("the token's %q is no time", name)
 }
 
 func (m *method) Place() string { return m.place.String() }

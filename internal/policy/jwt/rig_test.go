@@ -7,6 +7,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
+	"encoding/base64"
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
@@ -105,6 +106,22 @@ func token(t testing.TB, s *jose.Signer, header, claims map[string]any) string {
 		t.Fatal(err)
 	}
 	return text
+}
+
+// unnamed is a token that names no key.
+func unnamed(t testing.TB, s *jose.Signer, claims map[string]any) string {
+	t.Helper()
+	body, err := json.Marshal(claims)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b64 := base64.RawURLEncoding.EncodeToString
+	text := b64([]byte(`{"alg":"`+s.Alg()+`"}`)) + "." + b64(body)
+	sig, err := s.Raw([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text + "." + b64(sig)
 }
 
 func route(settings string) string {
