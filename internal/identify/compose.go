@@ -48,7 +48,9 @@ func Compose(env *policy.Env, one bool, uses []*policy.Use, o Options) (*Composi
 		}
 		inner := *env
 		inner.Name, inner.Path = use.Kind.Name, env.Path+"."+at
-		inner.Keep = func(key string, create func() any) any { return env.Keep(use.Kind.Name+" "+key, create) }
+		// What a member keeps is that of its kind: to ask on a route where it is
+		// one of several is no way around the guesses counted on another.
+		inner.Keep = func(key string, create func() any) any { return env.KeepAs(use.Kind.Name, key, create) }
 		p, err := use.Config.Compile(&inner)
 		if err != nil {
 			faults = append(faults, within(at, err))
