@@ -200,6 +200,26 @@ func (a *anyOf) Hide(x *exchange.Exchange, proved bool) {
 	}
 }
 
+// Say has the member that proved who asks speak last: nothing that it says is
+// taken back by another.
+func (a *anyOf) Say(x *exchange.Exchange, proved bool, place string) {
+	did := -1
+	if proved {
+		did = *a.proved.Get(x) - 1
+		place = a.members[did].Method().Place()
+	}
+	for i, m := range a.members {
+		if s, ok := m.Method().(Says); ok && i != did {
+			s.Say(x, false, place)
+		}
+	}
+	if did >= 0 {
+		if s, ok := a.members[did].Method().(Says); ok {
+			s.Say(x, true, "")
+		}
+	}
+}
+
 func (a *anyOf) Conceal(x *exchange.Exchange) { concealAll(a.members, x) }
 
 func (a *anyOf) Challenge(wrong bool) string { return challenges(a.members, wrong) }
@@ -244,6 +264,14 @@ func (a *allOf) Place() string { return "all" }
 func (a *allOf) Hide(x *exchange.Exchange, proved bool) {
 	for _, m := range a.members {
 		m.Method().Hide(x, proved)
+	}
+}
+
+func (a *allOf) Say(x *exchange.Exchange, proved bool, place string) {
+	for _, m := range a.members {
+		if s, ok := m.Method().(Says); ok {
+			s.Say(x, proved, place)
+		}
 	}
 }
 
