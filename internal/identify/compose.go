@@ -3,6 +3,7 @@ package identify
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"gatehouse.dev/gatehouse/internal/exchange"
@@ -183,7 +184,18 @@ func (a *anyOf) refuse(x *exchange.Exchange, wrong []error, first int) error {
 			a.members[i].Count(x, err)
 		}
 	}
-	return wrong[first]
+	var p *exchange.Problem
+	if !errors.As(wrong[first], &p) || p.Status != 401 {
+		return wrong[first]
+	}
+	// The member speaks for itself: what else would be taken is said beside it.
+	rest := slices.Delete(slices.Clone(a.members), first, first+1)
+	if text := challenges(rest, false); text != "" {
+		q := *p
+		q.Fields = slices.Concat(p.Fields, challenge(text))
+		return &q
+	}
+	return p
 }
 
 func (a *anyOf) Place() string { return "any" }

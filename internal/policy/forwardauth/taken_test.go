@@ -76,6 +76,23 @@ routes:
 	}
 }
 
+// TestChallenges: an answer 401 of the service says beside its own challenge what
+// else would have been taken.
+func TestChallenges(t *testing.T) {
+	s, _ := checker(t)
+	r := policytest.NewRig(t, all.Catalog(), `
+routes:
+  - match: /*
+    upstream: http://up
+    policies: [ any_of: { policies: [ basic: {}, forward_auth: { url: "`+s.URL+`" } ] } ]
+`, nil)
+	defer r.Close()
+	a, got := ask(r, "/", exchange.Field{Name: "Authorization", Value: "Bearer wrong"})
+	if want := `Bearer realm="service"|Basic realm="gatehouse", charset="UTF-8"`; a.Status != 401 || got != nil || strings.Join(slices.Collect(a.Header.Values("WWW-Authenticate")), "|") != want {
+		t.Errorf("%d, %v", a.Status, a.Header)
+	}
+}
+
 // TestOneName has a service that names two, one, or none, and a client that
 // names itself.
 func TestOneName(t *testing.T) {
