@@ -232,7 +232,8 @@ func (b *Binding) proofClaims(x *exchange.Exchange, t *jose.Token, token string,
 	if b.settings.Nonce && !b.fresh(t.Text("nonce"), now) {
 		return b.askNonce(now)
 	}
-	switch err := b.used.Use(2*b.settings.Window.D(), key.Thumb, id); {
+	// Times are in whole seconds: a proof is good to the end of its last one.
+	switch err := b.used.Use(2*b.settings.Window.D()+time.Second, key.Thumb, id); {
 	case errors.Is(err, ErrReplayed):
 		return fmt.Errorf("proof: %w", err)
 	case err != nil:

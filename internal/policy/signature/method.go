@@ -45,10 +45,11 @@ func (s *signed) text(name string) string {
 
 func (m *method) Prove(x *exchange.Exchange) error {
 	h := &x.Request.Header
-	if h.Get("Signature-Input") == "" && h.Get("Signature") == "" {
+	input, value := lines(h, "Signature-Input"), lines(h, "Signature")
+	if input == "" && value == "" {
 		return identify.ErrNone
 	}
-	s, err := m.read(lines(h, "Signature-Input"), lines(h, "Signature"))
+	s, err := m.read(input, value)
 	if err != nil {
 		return &identify.Refusal{Cause: err}
 	}
@@ -146,7 +147,8 @@ func (m *method) check(x *exchange.Exchange, s *signed, alg string, key any) err
 	}
 	// What is signed must not come twice, whatever the signature over it is:
 	// those of ECDSA and RSA-PSS differ every time that they are made.
-	keep := m.config.MaxAge.D() + m.config.Leeway.D()
+	// Times are in whole seconds: it is good to the end of its last one.
+	keep := m.config.MaxAge.D() + m.config.Leeway.D() + time.Second
 	switch err := m.used.Use(keep, s.text("keyid"), s.text("nonce"), string(b)); {
 	case errors.Is(err, identify.ErrReplayed):
 		return fmt.Errorf("signature: %w", err)
