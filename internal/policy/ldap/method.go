@@ -77,10 +77,10 @@ func (m *method) Prove(x *exchange.Exchange) error {
 	key := m.sum(user, pass)
 	p := m.right.Get(key, now)
 	if p == nil {
-		if err := m.guard.Blocked(plain(user)); err != nil {
+		if err := m.guard.Blocked(x, plain(user)); err != nil {
 			return err
 		}
-		p, err = m.ask(user, pass)
+		p, err = m.ask(x, user, pass)
 		var problem *exchange.Problem
 		var no *identify.Refusal
 		switch {
@@ -137,7 +137,7 @@ func (m *method) sum(user, pass string) string {
 
 // ask finds somebody and tries the password. Known and unknown names take the
 // same steps.
-func (m *method) ask(user, pass string) (*person, error) {
+func (m *method) ask(x *exchange.Exchange, user, pass string) (*person, error) {
 	timeout := m.config.Connection.Timeout.D()
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
@@ -172,12 +172,13 @@ func (m *method) ask(user, pass string) (*person, error) {
 	if known {
 		dn = found.Entries[0].DN
 		guess = plain(dn)
-		if err := m.guard.Blocked(guess); err != nil {
+		if err := m.guard.Blocked(x, guess); err != nil {
 			return nil, err
 		}
 	}
 	switch err := conn.Bind(dn, pass); {
 	case err == nil && known:
+		m.guard.Proved(x, guess)
 		return m.person(found.Entries[0], user), nil
 	case err == nil, isRefusal(err):
 		return nil, &identify.Refusal{Cause: errWrong, Credential: guess}

@@ -54,7 +54,7 @@ func (m *method) Prove(x *exchange.Exchange) error {
 		return &identify.Refusal{Cause: err}
 	}
 	id := s.text("keyid")
-	if err := m.guard.Blocked(id); err != nil {
+	if err := m.guard.Blocked(x, id); err != nil {
 		return err
 	}
 	alg, key, err := m.consumers.SignatureKey(id, &x.Who)
@@ -68,6 +68,7 @@ func (m *method) Prove(x *exchange.Exchange) error {
 		}
 		return &identify.Refusal{Cause: err, Credential: id}
 	}
+	m.guard.Proved(x, id)
 	x.Who.Subject = id
 	return nil
 }
