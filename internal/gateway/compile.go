@@ -358,13 +358,15 @@ func (c *compiler) compile(path, owner string, p *config.Policy) (out compiled) 
 		out.stage = s.Stage()
 	}
 	_, out.repeat = p.Config.(policy.Repeatable)
+	keep := func(kind, key string, create func() any) any {
+		v, _ := c.g.keep.get("policy "+kind+" "+key, func() (any, error) { return create(), nil })
+		return v
+	}
 	env := &policy.Env{
 		Name: p.Kind.Name, Path: path, At: owner, Slots: c.slots,
-		Log: c.g.deps.Log.With("policy", p.Kind.Name),
-		Keep: func(key string, create func() any) any {
-			v, _ := c.g.keep.get("policy "+p.Kind.Name+" "+key, func() (any, error) { return create(), nil })
-			return v
-		},
+		Log:     c.g.deps.Log.With("policy", p.Kind.Name),
+		Keep:    func(key string, create func() any) any { return keep(p.Kind.Name, key, create) },
+		KeepAs:  keep,
 		Service: c.g.deps.Service,
 		Spared:  c.g.deps.Metrics.Spared(p.Kind.Name),
 		Still:   c.g.deps.Still,

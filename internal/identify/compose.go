@@ -3,6 +3,7 @@ package identify
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"gatehouse.dev/gatehouse/internal/exchange"
@@ -48,7 +49,9 @@ func Compose(env *policy.Env, one bool, uses []*policy.Use, o Options) (*Composi
 		}
 		inner := *env
 		inner.Name, inner.Path = use.Kind.Name, env.Path+"."+at
-		inner.Keep = func(key string, create func() any) any { return env.Keep(use.Kind.Name+" "+key, create) }
+		// What a member keeps is that of its kind: to ask on a route where it is
+		// one of several is no way around the guesses counted on another.
+		inner.Keep = func(key string, create func() any) any { return env.KeepAs(use.Kind.Name, key, create) }
 		p, err := use.Config.Compile(&inner)
 		if err != nil {
 			faults = append(faults, within(at, err))
@@ -181,7 +184,18 @@ func (a *anyOf) refuse(x *exchange.Exchange, wrong []error, first int) error {
 			a.members[i].Count(x, err)
 		}
 	}
-	return wrong[first]
+	var p *exchange.Problem
+	if !errors.As(wrong[first], &p) || p.Status != 401 {
+		return wrong[first]
+	}
+	// The member speaks for itself: what else would be taken is said beside it.
+	rest := slices.Delete(slices.Clone(a.members), first, first+1)
+	if text := challenges(rest, false); text != "" {
+		q := *p
+		q.Fields = slices.Concat(p.Fields, challenge(text))
+		return &q
+	}
+	return p
 }
 
 func (a *anyOf) Place() string { return "any" }
@@ -194,6 +208,26 @@ func (a *anyOf) Hide(x *exchange.Exchange, proved bool) {
 		own := proved && did > 0 && a.members[did-1].Method().Place() == m.Method().Place()
 		if i == did-1 || !own {
 			m.Method().Hide(x, own)
+		}
+	}
+}
+
+// Say has the member that proved who asks speak last: nothing that it says is
+// taken back by another.
+func (a *anyOf) Say(x *exchange.Exchange, proved bool, place string) {
+	did := -1
+	if proved {
+		did = *a.proved.Get(x) - 1
+		place = a.members[did].Method().Place()
+	}
+	for i, m := range a.members {
+		if s, ok := m.Method().(Says); ok && i != did {
+			s.Say(x, false, place)
+		}
+	}
+	if did >= 0 {
+		if s, ok := a.members[did].Method().(Says); ok {
+			s.Say(x, true, "")
 		}
 	}
 }
@@ -242,6 +276,14 @@ func (a *allOf) Place() string { return "all" }
 func (a *allOf) Hide(x *exchange.Exchange, proved bool) {
 	for _, m := range a.members {
 		m.Method().Hide(x, proved)
+	}
+}
+
+func (a *allOf) Say(x *exchange.Exchange, proved bool, place string) {
+	for _, m := range a.members {
+		if s, ok := m.Method().(Says); ok {
+			s.Say(x, proved, place)
+		}
 	}
 }
 

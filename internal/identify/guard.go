@@ -18,7 +18,7 @@ const retryUnavailable = time.Second
 type Attempts struct {
 	// Wrong credentials of one client address, for IPv6 its /64, before it is answered 429. 0 means no limit.
 	Client policy.Rate `yaml:"client"`
-	// Wrong attempts at one credential, such as a user name, before it is answered 429, whoever asks. 0 means no limit.
+	// Wrong attempts at one credential, such as a user name, before it is answered 429, whoever asks; those of a client that has shown the right one within a day count by themselves. 0 means no limit.
 	Credential policy.Rate `yaml:"credential"`
 }
 
@@ -35,6 +35,7 @@ func DefaultAttempts() Attempts {
 const (
 	guardParts = 32
 	mostInPart = 2048
+	knownFor   = 24 * time.Hour // a client that has shown a credential
 )
 
 // Guard counts wrong credentials. It lives on over reloads, and one guard
@@ -51,11 +52,16 @@ type guardPart struct {
 	mu    sync.Mutex
 	m     map[guardKey]attempts
 	sweep int64 // when to look for entries that are over
+
+	// Clients that have shown a credential, and until when that counts, by
+	// exchange.Now. Others cannot lock them out of it by guesses.
+	known map[guardKey]int64
 }
 
+// guardKey is a client, a credential, or a credential for a client.
 type guardKey struct {
-	addr       netip.Addr // of a client, or
-	credential uint64     // a hash
+	addr       netip.Addr
+	credential uint64 // a hash
 }
 
 type attempts struct {
@@ -75,6 +81,7 @@ func NewGuard(a Attempts) *Guard {
 	g := &Guard{limits: a, seed: maphash.MakeSeed()}
 	for i := range g.parts {
 		g.parts[i].m = make(map[guardKey]attempts)
+		g.parts[i].known = make(map[guardKey]int64)
 	}
 	return g
 }
@@ -93,14 +100,49 @@ func (g *Guard) blockedClient(x *exchange.Exchange) time.Duration {
 
 // Blocked is the problem of a credential at which there were too many wrong
 // attempts, nil when there were not. Methods ask before they do costly work.
-func (g *Guard) Blocked(credential string) error {
+func (g *Guard) Blocked(x *exchange.Exchange, credential string) error {
 	if g == nil || g.entries.Load() == 0 || g.limits.Credential.Count == 0 {
 		return nil
 	}
-	if wait := g.blocked(g.credentialKey(credential), g.limits.Credential); wait > 0 {
+	if wait := g.blocked(g.credentialKey(x, credential), g.limits.Credential); wait > 0 {
 		return tooMany(wait, "the credential")
 	}
 	return nil
+}
+
+// Proved says that a client has shown a credential. Methods say it when they
+// have done the work, and need not when they only remember that they did.
+func (g *Guard) Proved(x *exchange.Exchange, credential string) {
+	if g == nil || g.limits.Credential.Count == 0 {
+		return
+	}
+	key, ok := clientKey(x)
+	if !ok {
+		return
+	}
+	key.credential = g.sum(credential)
+	p := g.part(key)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if _, ok := p.known[key]; !ok && len(p.known) >= mostInPart {
+		for any := range p.known {
+			delete(p.known, any)
+			break
+		}
+	}
+	p.known[key] = exchange.Now() + int64(knownFor)
+}
+
+func (g *Guard) isKnown(key guardKey) bool {
+	p := g.part(key)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	until, ok := p.known[key]
+	if ok && exchange.Now() >= until {
+		delete(p.known, key)
+		ok = false
+	}
+	return ok
 }
 
 func (g *Guard) blocked(key guardKey, limit policy.Rate) time.Duration {
@@ -128,7 +170,7 @@ func (g *Guard) fail(x *exchange.Exchange, credential string) {
 		g.count(key, g.limits.Client)
 	}
 	if credential != "" && g.limits.Credential.Count > 0 {
-		g.count(g.credentialKey(credential), g.limits.Credential)
+		g.count(g.credentialKey(x, credential), g.limits.Credential)
 	}
 }
 
@@ -182,9 +224,19 @@ func (g *Guard) part(key guardKey) *guardPart {
 	return &g.parts[maphash.Comparable(g.seed, key)%guardParts]
 }
 
-func (g *Guard) credentialKey(credential string) guardKey {
-	return guardKey{credential: maphash.String(g.seed, credential) | 1}
+// credentialKey is what attempts at a credential are counted by: for a client that
+// is known to have shown it, its own.
+func (g *Guard) credentialKey(x *exchange.Exchange, credential string) guardKey {
+	sum := g.sum(credential)
+	if key, ok := clientKey(x); ok {
+		if key.credential = sum; g.isKnown(key) {
+			return key
+		}
+	}
+	return guardKey{credential: sum}
 }
+
+func (g *Guard) sum(credential string) uint64 { return maphash.String(g.seed, credential) | 1 }
 
 // clientKey is what stands for a client: its address, or for IPv6 the network
 // that one customer usually has. Clients on a unix socket have none.

@@ -32,6 +32,22 @@ type Method interface {
 	Challenge(wrong bool) string
 }
 
+// Says is a method that tells the service something by itself, beside what the
+// settings "headers" do.
+type Says interface {
+	// Say takes the fields that only the method may set out of the request,
+	// whoever set them, and sets them if it has proved who asks. All
+	// credentials have been hidden by then. A field that a proof of another
+	// method stood in is left alone: place is where it stood.
+	Say(x *exchange.Exchange, proved bool, place string)
+}
+
+// Stands tells whether a proof stood in a field.
+func Stands(place, field string) bool {
+	name, ok := strings.CutPrefix(place, "header ")
+	return ok && exchange.EqualFold(name, field)
+}
+
 var (
 	// ErrNone says that a request has no credential of a method's sort.
 	ErrNone = errors.New("there is no such credential")
@@ -71,6 +87,7 @@ type Options struct {
 type Step struct {
 	name      string
 	method    Method
+	says      Says // the method, where it is one
 	guard     *Guard
 	names     Names
 	optional  bool
@@ -83,6 +100,7 @@ type Step struct {
 // New returns the step of a method. The faults are those of the options.
 func New(env *policy.Env, m Method, guard *Guard, o Options) (*Step, error) {
 	s := &Step{name: env.Name, method: m, guard: guard, optional: o.Optional || o.Anonymous != "", anonymous: o.Anonymous}
+	s.says, _ = m.(Says)
 	var faults []error
 	if o.Anonymous != "" {
 		var ok bool
@@ -130,6 +148,9 @@ func (s *Step) Request(x *exchange.Exchange) policy.Verdict {
 	if err == nil {
 		if err = join(&before, &x.Who); err == nil {
 			s.method.Hide(x, true)
+			if s.says != nil {
+				s.says.Say(x, true, "")
+			}
 			s.tell(x)
 			return policy.Next
 		}
@@ -150,6 +171,9 @@ func (s *Step) Request(x *exchange.Exchange) policy.Verdict {
 // where there is one and nothing else has proved more.
 func (s *Step) nobody(x *exchange.Exchange) error {
 	s.method.Hide(x, false)
+	if s.says != nil {
+		s.says.Say(x, false, "")
+	}
 	if s.anonymous == "" || x.Who.Method != "" {
 		return nil
 	}
@@ -225,6 +249,9 @@ func conceal(m Method, x *exchange.Exchange) {
 		return
 	}
 	m.Hide(x, false)
+	if s, ok := m.(Says); ok {
+		s.Say(x, false, "")
+	}
 }
 
 // Method returns the step's method.

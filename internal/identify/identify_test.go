@@ -43,13 +43,13 @@ func TestGuard(t *testing.T) {
 				t.Errorf("%q is blocked", other)
 			}
 		}
-		if g.Blocked("ann") != nil || g.Blocked("bob") != nil {
+		if g.Blocked(x, "ann") != nil || g.Blocked(x, "bob") != nil {
 			t.Error("a name is blocked too early")
 		}
 		g.fail(client(""), "ann") // clients without an address count for names only
 		g.fail(client(""), "ann")
 		var p *exchange.Problem
-		if err := g.Blocked("ann"); !errors.As(err, &p) || p.Status != 429 || p.Retry <= 0 {
+		if err := g.Blocked(x, "ann"); !errors.As(err, &p) || p.Status != 429 || p.Retry <= 0 {
 			t.Errorf("a name: %v", err)
 		}
 		if g.blockedClient(client("[::ffff:192.0.2.1]:9")) == 0 {
@@ -60,7 +60,7 @@ func TestGuard(t *testing.T) {
 			t.Error("blocked for ever")
 		}
 		time.Sleep(time.Hour)
-		if g.Blocked("ann") != nil {
+		if g.Blocked(x, "ann") != nil {
 			t.Error("the name is blocked for ever")
 		}
 		if n := g.entries.Load(); n != 0 {
@@ -88,6 +88,52 @@ func TestGuardFlood(t *testing.T) {
 	if g.blockedClient(bad) == 0 {
 		t.Error("a flood of others lets it in again")
 	}
+}
+
+// TestKnown has clients that have shown a credential before: guesses of others at
+// it are not theirs, and there is a limit to how many are remembered.
+func TestKnown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := NewGuard(Attempts{Credential: policy.Rate{Count: 2, Per: time.Hour}})
+		owner, thief := client("[2001:db8::1]:1"), client("192.0.2.1:1")
+		g.Proved(owner, "ann")
+		g.Proved(client(""), "ann") // has no address to be known by
+		blocked := func(when string, who *exchange.Exchange, name string, want bool) {
+			t.Helper()
+			if got := g.Blocked(who, name) != nil; got != want {
+				t.Errorf("%s, %q of %v: blocked is %v", when, name, who.Client.Addr, got)
+			}
+		}
+		g.fail(thief, "ann")
+		g.fail(thief, "ann")
+		blocked("after guesses", thief, "ann", true)
+		blocked("after guesses", client(""), "ann", true)
+		blocked("after guesses", owner, "ann", false)
+		blocked("after guesses", client("[2001:db8::2]:1"), "ann", false) // of the same network
+		g.fail(owner, "ann")
+		blocked("after a mistake", owner, "ann", false)
+		g.fail(owner, "ann")
+		blocked("after two", owner, "ann", true)
+		time.Sleep(time.Hour)
+		blocked("an hour later", owner, "ann", false)
+		blocked("an hour later", thief, "ann", false)
+		time.Sleep(knownFor)
+		g.fail(thief, "ann")
+		g.fail(thief, "ann")
+		blocked("long after", owner, "ann", true)
+		for i := range 80_000 {
+			x := client(fmt.Sprintf("10.%d.%d.%d:1", i>>16&255, i>>8&255, i&255))
+			g.Proved(x, "eve")
+			exchange.Put(x)
+		}
+		n := 0
+		for i := range g.parts {
+			n += len(g.parts[i].known)
+		}
+		if n > guardParts*mostInPart {
+			t.Errorf("%d are remembered", n)
+		}
+	})
 }
 
 func TestReplay(t *testing.T) {

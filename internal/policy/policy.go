@@ -160,11 +160,16 @@ type Env struct {
 	At   string       // whom it belongs to, by name, for keys of Keep: it stays the same when lists are put into another order
 	Log  *slog.Logger // for events, not for requests
 
-	Slots   *Slots                                  // numbers of private state, see Slot
-	Keep    func(key string, create func() any) any // live object that outlasts a reload: same key, same object
-	Service func(name string) any                   // what app offers under a name; nil when there is none
-	Spared  func(reason string)                     // counts a request that the policy let through, see Teller; nil where nobody counts
-	Still   bool                                    // it is only looked at what is compiled: nothing is begun that asks others
+	Slots *Slots                                  // numbers of private state, see Slot
+	Keep  func(key string, create func() any) any // live object that outlasts a reload: same key, same object
+
+	// KeepAs is Keep of another kind, for policies that have others in them:
+	// those share what they keep with the ones that stand alone.
+	KeepAs func(kind, key string, create func() any) any
+
+	Service func(name string) any // what app offers under a name; nil when there is none
+	Spared  func(reason string)   // counts a request that the policy let through, see Teller; nil where nobody counts
+	Still   bool                  // it is only looked at what is compiled: nothing is begun that asks others
 }
 
 // Fault is one thing wrong with a policy's settings.

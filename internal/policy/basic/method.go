@@ -72,7 +72,7 @@ func (m *method) check(x *exchange.Exchange, user, pass string) error {
 	}
 	// What is remembered is let in before this: guessing at a name does not
 	// lock out whoever knows the password and uses it.
-	if err := m.guard.Blocked(user); err != nil {
+	if err := m.guard.Blocked(x, user); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(m.ctx, patience)
@@ -87,6 +87,7 @@ func (m *method) check(x *exchange.Exchange, user, pass string) error {
 		return m.refuse(errPassword, user)
 	}
 	m.right.add(hash, user, pass)
+	m.guard.Proved(x, user)
 	x.Who.Subject = user
 	return nil
 }

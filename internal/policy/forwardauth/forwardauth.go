@@ -6,6 +6,7 @@ package forwardauth
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"gatehouse.dev/gatehouse/internal/exchange"
@@ -38,9 +39,9 @@ type Config struct {
 	Take policy.StringList `yaml:"take" example:"X-User"`
 	// Fields of any other answer that the client gets.
 	Answer policy.StringList `yaml:"answer"`
-	// Field of a 2xx answer that names the consumer. An answer without it is nobody's in particular; with one that is not known the request is refused.
+	// Field of a 2xx answer that names the consumer. An answer without it is nobody's in particular; with one that is not known the request is refused. A client's own is removed.
 	ConsumerField string `yaml:"consumer_field" example:"X-Consumer"`
-	// Field of a 2xx answer that names whom the request is from.
+	// Field of a 2xx answer that names whom the request is from. A client's own is removed.
 	SubjectField string `yaml:"subject_field" example:"X-User"`
 	// Whether the fields that were sent go on to the service.
 	Forward bool `yaml:"forward"`
@@ -57,7 +58,7 @@ func (c *Config) Compile(env *policy.Env) (policy.Policy, error) {
 		f.Field = "url"
 		faults = append(faults, f)
 	}
-	m := &method{config: c}
+	m := &method{config: c, taken: policy.NewSlot[[]exchange.Field](env)}
 	for _, l := range []struct {
 		key   string
 		names policy.StringList
@@ -75,6 +76,17 @@ func (c *Config) Compile(env *policy.Env) (policy.Policy, error) {
 			}
 			*l.into = append(*l.into, exchange.Field{Name: name, Known: exchange.LookupKnown(name)})
 		}
+	}
+	m.own = slices.Clone(m.take)
+	for _, n := range []struct{ key, name string }{{"consumer_field", c.ConsumerField}, {"subject_field", c.SubjectField}} {
+		if n.name == "" {
+			continue
+		}
+		if f := policy.CheckField(n.name); f != nil {
+			f.Field = n.key
+			faults = append(faults, f)
+		}
+		m.own = append(m.own, exchange.Field{Name: n.name, Known: exchange.LookupKnown(n.name)})
 	}
 	if c.ConsumerField != "" {
 		var ok bool

@@ -19,6 +19,8 @@ type method struct {
 	client             *fetch.Client
 	names              identify.Names
 	send, take, answer []exchange.Field
+	own                []exchange.Field              // that only the service may set: what is taken, and names
+	taken              policy.Slot[[]exchange.Field] // of its answer
 }
 
 func (m *method) Prove(x *exchange.Exchange) error {
@@ -68,27 +70,54 @@ func (m *method) question(x *exchange.Exchange) http.Header {
 // proved takes over what a good answer says.
 func (m *method) proved(x *exchange.Exchange, a *fetch.Answer) error {
 	who := &x.Who
-	if name := m.config.ConsumerField; name != "" && a.Header.Get(name) != "" {
-		if err := m.names.Named(a.Header.Get(name), who); err != nil {
-			return &identify.Refusal{Cause: fmt.Errorf("the service names consumer %q: %w", a.Header.Get(name), err), Uncounted: true}
+	consumer, err := one(a, m.config.ConsumerField)
+	if err != nil {
+		return err
+	}
+	subject, err := one(a, m.config.SubjectField)
+	if err != nil {
+		return err
+	}
+	if consumer != "" {
+		if err := m.names.Named(consumer, who); err != nil {
+			return &identify.Refusal{Cause: fmt.Errorf("the service names consumer %q: %w", consumer, err), Uncounted: true}
 		}
 	}
-	if name := m.config.SubjectField; name != "" {
-		who.Subject = a.Header.Get(name)
-	}
-	for _, f := range m.take {
-		x.Request.Header.Del(f.Name)
-	}
+	who.Subject = subject
+	taken := m.taken.Get(x)
 	for _, f := range m.take {
 		for _, v := range a.Header.Values(f.Name) {
 			if fault := policy.CheckValue(v); fault != nil {
 				return identify.Unavailable(fmt.Errorf("the service answers with an odd %s: %w", f.Name, fault))
 			}
 			f.Value = v
-			x.Request.Header.Append(f)
+			*taken = append(*taken, f)
 		}
 	}
 	return nil
+}
+
+// one is the only value of a field that names somebody. With two of them it
+// would be chance who is meant.
+func one(a *fetch.Answer, name string) (string, error) {
+	if values := a.Header.Values(name); len(values) > 1 {
+		return "", identify.Unavailable(fmt.Errorf("the service answers with %d values of %s", len(values), name))
+	}
+	return a.Header.Get(name), nil
+}
+
+// Say hands over what the service said. What the client says in its place goes.
+func (m *method) Say(x *exchange.Exchange, proved bool, place string) {
+	for _, f := range m.own {
+		if !identify.Stands(place, f.Name) {
+			x.Request.Header.DelLooked(f.Name, f.Known)
+		}
+	}
+	if proved {
+		for _, f := range *m.taken.Get(x) {
+			x.Request.Header.Append(f)
+		}
+	}
 }
 
 // refused is the problem of an answer that refuses.
@@ -143,27 +172,19 @@ func (m *method) Reaches(*exchange.Exchange) string { return "asks " + m.config.
 
 func (m *method) Place() string { return "request" }
 
-// Hide takes out what the client sent in place of what only the service may
-// say, and what was sent to it if that is not to go on.
-func (m *method) Hide(x *exchange.Exchange, proved bool) {
-	for _, f := range m.take {
-		if !proved {
-			x.Request.Header.Del(f.Name)
-		}
-	}
+// Hide takes out what was sent to the service, if that is not to go on.
+func (m *method) Hide(x *exchange.Exchange, _ bool) {
 	if m.config.Forward {
 		return
 	}
 	for _, f := range m.send {
-		if !slices.ContainsFunc(m.take, func(t exchange.Field) bool { return exchange.EqualFold(t.Name, f.Name) }) {
-			x.Request.Header.Del(f.Name)
-		}
+		x.Request.Header.DelLooked(f.Name, f.Known)
 	}
 }
 
 // Conceal takes out what the service is asked with and what it said.
 func (m *method) Conceal(x *exchange.Exchange) {
-	for _, f := range slices.Concat(m.send, m.take) {
+	for _, f := range slices.Concat(m.send, m.own) {
 		x.Request.Header.Del(f.Name)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"regexp"
 	"strings"
@@ -64,7 +65,7 @@ type Config struct {
 	Cache int `yaml:"cache" min:"1" max:"1000000"`
 	// Most connections to the directory at once; requests beyond them wait.
 	Connections int `yaml:"connections" min:"1" max:"256"`
-	// How the directory is reached. "max_body" is of no effect.
+	// How the directory is reached. "timeout" is for all that is asked for one password, and "max_body" for all that is answered.
 	Connection fetch.Settings `yaml:"connection"`
 
 	// Whether the service sees user name and password. By default they are taken out of the request.
@@ -117,8 +118,20 @@ func (c *Config) Compile(env *policy.Env) (policy.Policy, error) {
 	if m.tls, err = c.Connection.TLS(); err != nil {
 		faults = append(faults, identify.Within("connection", err))
 	}
-	if u, err := url.Parse(c.URL); err == nil && m.tls.ServerName == "" {
-		m.tls.ServerName = u.Hostname()
+	if u, err := url.Parse(c.URL); err == nil {
+		if m.tls.ServerName == "" {
+			m.tls.ServerName = u.Hostname()
+		}
+		m.secure = u.Scheme == "ldaps"
+		port := u.Port()
+		switch {
+		case port != "":
+		case m.secure:
+			port = ldap.DefaultLdapsPort
+		default:
+			port = ldap.DefaultLdapPort
+		}
+		m.address = net.JoinHostPort(u.Hostname(), port)
 	}
 	step, err := identify.New(env, m, guard, identify.Options{Optional: c.Optional, Anonymous: c.Anonymous, Headers: c.Headers})
 	if err := errors.Join(append(faults, err)...); err != nil {

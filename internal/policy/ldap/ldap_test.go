@@ -99,6 +99,12 @@ userPassword: password
 // directory starts a real directory with two people, and returns its URL.
 func directory(t *testing.T) string {
 	t.Helper()
+	return directoryWith(t, "")
+}
+
+// directoryWith is one with further settings.
+func directoryWith(t *testing.T, settings string) string {
+	t.Helper()
 	const slapd, slapadd = "/usr/sbin/slapd", "/usr/sbin/slapadd"
 	if _, err := os.Stat(slapd); err != nil {
 		if os.Getenv("CI") != "" {
@@ -123,6 +129,7 @@ database mdb
 suffix "dc=example,dc=com"
 rootdn "cn=root,dc=example,dc=com"
 rootpw rootpw
+`+settings+`
 directory `+dir+`
 access to attrs=userPassword by anonymous auth by * none
 access to * by dn.exact="cn=gate,dc=example,dc=com" read by * auth

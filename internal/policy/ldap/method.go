@@ -10,6 +10,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 	"time"
@@ -18,17 +19,20 @@ import (
 	ldap "github.com/go-ldap/ldap/v3"
 
 	"gatehouse.dev/gatehouse/internal/exchange"
+	"gatehouse.dev/gatehouse/internal/fetch"
 	"gatehouse.dev/gatehouse/internal/identify"
 )
 
 type method struct {
-	config *Config
-	place  identify.Place
-	guard  *identify.Guard
-	tls    *tls.Config
-	seats  chan struct{}
-	right  *identify.Tokens[person] // by keyed hashes of names and passwords
-	key    []byte
+	config  *Config
+	place   identify.Place
+	guard   *identify.Guard
+	address string // of the directory, with its port
+	secure  bool   // from the first byte
+	tls     *tls.Config
+	seats   chan struct{}
+	right   *identify.Tokens[person] // by keyed hashes of names and passwords
+	key     []byte
 
 	consumers consumers
 	subject   string // the attribute that names people
@@ -73,10 +77,10 @@ func (m *method) Prove(x *exchange.Exchange) error {
 	key := m.sum(user, pass)
 	p := m.right.Get(key, now)
 	if p == nil {
-		if err := m.guard.Blocked(plain(user)); err != nil {
+		if err := m.guard.Blocked(x, plain(user)); err != nil {
 			return err
 		}
-		p, err = m.ask(user, pass)
+		p, err = m.ask(x, user, pass)
 		var problem *exchange.Problem
 		var no *identify.Refusal
 		switch {
@@ -133,7 +137,7 @@ func (m *method) sum(user, pass string) string {
 
 // ask finds somebody and tries the password. Known and unknown names take the
 // same steps.
-func (m *method) ask(user, pass string) (*person, error) {
+func (m *method) ask(x *exchange.Exchange, user, pass string) (*person, error) {
 	timeout := m.config.Connection.Timeout.D()
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
@@ -143,7 +147,7 @@ func (m *method) ask(user, pass string) (*person, error) {
 	case <-ctx.Done():
 		return nil, errors.New("all connections are in use")
 	}
-	conn, err := m.connect(timeout)
+	conn, err := m.connect(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -160,18 +164,21 @@ func (m *method) ask(user, pass string) (*person, error) {
 	if err != nil && !ldap.IsErrorWithCode(err, ldap.LDAPResultSizeLimitExceeded) && !ldap.IsErrorWithCode(err, ldap.LDAPResultNoSuchObject) {
 		return nil, err
 	}
-	known := found != nil && len(found.Entries) == 1
+	// A directory may tell fewer than there are, and says so. To be an entry
+	// without a name is to be nobody in particular (RFC 4513, section 5.1.1).
+	known := err == nil && len(found.Entries) == 1 && found.Entries[0].DN != ""
 	// A name can be typed in many ways. Guesses are counted by whom they found.
 	dn, guess := "cn="+nobody()+","+m.config.BaseDN, plain(user)
 	if known {
 		dn = found.Entries[0].DN
 		guess = plain(dn)
-		if err := m.guard.Blocked(guess); err != nil {
+		if err := m.guard.Blocked(x, guess); err != nil {
 			return nil, err
 		}
 	}
 	switch err := conn.Bind(dn, pass); {
 	case err == nil && known:
+		m.guard.Proved(x, guess)
 		return m.person(found.Entries[0], user), nil
 	case err == nil, isRefusal(err):
 		return nil, &identify.Refusal{Cause: errWrong, Credential: guess}
@@ -196,12 +203,25 @@ func nobody() string {
 	return "nobody-" + hex.EncodeToString(b)
 }
 
-func (m *method) connect(timeout time.Duration) (*ldap.Conn, error) {
-	conn, err := ldap.DialURL(m.config.URL, ldap.DialWithDialer(m.config.Connection.Dialer()), ldap.DialWithTLSConfig(m.tls))
+// connect returns a connection that lasts as long as ctx, whatever the directory
+// does, and takes no more than the settings allow.
+func (m *method) connect(ctx context.Context) (*ldap.Conn, error) {
+	raw, err := m.config.Connection.Dialer().DialContext(ctx, "tcp", m.address)
 	if err != nil {
 		return nil, err
 	}
-	conn.SetTimeout(timeout)
+	deadline, _ := ctx.Deadline()
+	if err := raw.SetDeadline(deadline); err != nil {
+		_ = raw.Close()
+		return nil, err
+	}
+	var under net.Conn = &bounded{raw, int64(m.config.Connection.MaxBody)}
+	if m.secure {
+		under = tls.Client(under, m.tls) // which shakes hands with the first question
+	}
+	conn := ldap.NewConn(under, m.secure)
+	conn.SetTimeout(m.config.Connection.Timeout.D())
+	conn.Start()
 	if m.config.StartTLS {
 		err = conn.StartTLS(m.tls)
 	}
@@ -213,6 +233,21 @@ func (m *method) connect(timeout time.Duration) (*ldap.Conn, error) {
 		return nil, err
 	}
 	return conn, nil
+}
+
+// bounded is a connection that reads so many bytes and no more.
+type bounded struct {
+	net.Conn
+	left int64
+}
+
+func (b *bounded) Read(p []byte) (int, error) {
+	if b.left <= 0 {
+		return 0, fetch.ErrLarge
+	}
+	n, err := b.Conn.Read(p[:min(int64(len(p)), b.left)])
+	b.left -= int64(n)
+	return n, err
 }
 
 // person reads the entry of who gave this name.

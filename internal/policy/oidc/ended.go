@@ -15,6 +15,9 @@ func ownName(own string) string     { return named("o", own) }
 func sessionName(sid string) string { return named("i", sid) }
 func personName(sub string) string  { return named("s", sub) }
 
+// lonelyName is of a person's sessions that the provider has given no name.
+func lonelyName(sub string) string { return named("n", sub) }
+
 func named(kind, name string) string {
 	if name == "" {
 		return ""
@@ -46,8 +49,12 @@ func (e *endings) end(keep time.Duration, at int64, name string) error {
 // has tells whether a session is over.
 func (e *endings) has(s *session) (bool, error) {
 	sub, _ := s.Claims["sub"].(string)
+	session := sessionName(s.ID)
+	if session == "" {
+		session = lonelyName(sub)
+	}
 	names := make([]string, 0, 3)
-	for _, name := range []string{ownName(s.Own), sessionName(s.ID), personName(sub)} {
+	for _, name := range []string{ownName(s.Own), session, personName(sub)} {
 		if name != "" {
 			names = append(names, name)
 		}

@@ -35,7 +35,7 @@ func (m *method) begin(x *exchange.Exchange) error {
 	if len(target) > mostTarget {
 		target = "/"
 	}
-	l := &login{State: token(24), Nonce: token(24), Verifier: token(32), Target: target, Until: time.Now().Add(loginTime).Unix()}
+	l := &login{State: token(24), Nonce: token(24), Verifier: token(32), Target: target, Send: m.config.access(), Until: time.Now().Add(loginTime).Unix()}
 	sealed, err := m.seal.close("login", l)
 	if err != nil {
 		return err
@@ -168,22 +168,24 @@ func (m *method) redeem(x *exchange.Exchange, l *login, code string) (*session, 
 	if err := m.info(id.Claims, t.access); err != nil {
 		return nil, err
 	}
-	subject, _ := identify.Claim(id.Claims, m.config.SubjectClaim).(string)
 	switch {
 	case !expires:
 		return nil, fmt.Errorf("%w: it has no exp", errIDToken)
 	case subtle.ConstantTimeCompare([]byte(id.Text("nonce")), []byte(l.Nonce)) != 1:
 		return nil, fmt.Errorf("%w: its nonce is another login's", errIDToken)
-	case subject == "" || id.Text("sub") == "":
+	case m.subject(id.Claims) == "" || id.Text("sub") == "":
 		return nil, fmt.Errorf("%w: it names nobody", errIDToken)
 	}
-	s := &session{Subject: subject, Own: token(12), Begun: now, Ends: now + int64(m.config.Session.D()/time.Second), ID: id.Text("sid"), Claims: id.Claims}
-	s.take(t, now, m.config)
+	s := &session{
+		Own: token(12), Begun: now, Ends: now + m.longest(), ID: id.Text("sid"), Claims: id.Claims,
+		Send: l.Send || m.config.access(),
+	}
+	s.take(t, now)
 	return s, nil
 }
 
 // take keeps what of the tokens is needed later.
-func (s *session) take(t *tokens, now int64, c *Config) {
+func (s *session) take(t *tokens, now int64) {
 	s.Good = 0
 	if t.expires > 0 {
 		s.Good = now + t.expires - min(30, t.expires/2)
@@ -194,7 +196,5 @@ func (s *session) take(t *tokens, now int64, c *Config) {
 	if t.id != "" {
 		s.IDToken = t.id // a hint for signing out
 	}
-	if c.Forward == "access_token" {
-		s.Access = t.access
-	}
+	s.Access = t.access
 }

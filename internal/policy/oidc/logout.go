@@ -46,6 +46,9 @@ func (m *method) logout(x *exchange.Exchange) error {
 	return redirect(x, u.String(), out)
 }
 
+// longestSession is what no policy exceeds: the session may be another's.
+const longestSession = 720 * time.Hour
+
 // longestLogout is the largest body that the provider may send, in bytes.
 const longestLogout = 64 << 10
 
@@ -87,15 +90,17 @@ func (m *method) backChannel(x *exchange.Exchange) error {
 	case id == "":
 		return refuse("the token has no id")
 	}
-	name := sessionName(sid)
-	if name == "" {
-		name = personName(sub)
+	names := []string{sessionName(sid), lonelyName(sub)}
+	if sid == "" {
+		names = []string{personName(sub)}
 	}
 	// Sessions that began after the token was made are no business of it: it may
 	// come again.
 	now, iat := time.Now().Unix(), t.Claims["iat"].(int64) // which was checked
-	if err := m.ended.end(m.config.Session.D()+m.config.Leeway.D(), min(now, iat+int64(m.config.Leeway.D()/time.Second)), name); err != nil {
-		return identify.Unavailable(fmt.Errorf("ended sessions: %w", err))
+	for _, name := range names {
+		if err := m.ended.end(longestSession+m.config.Leeway.D(), min(now, iat+int64(m.config.Leeway.D()/time.Second)), name); err != nil {
+			return identify.Unavailable(fmt.Errorf("ended sessions: %w", err))
+		}
 	}
 	x.Response.Status = 200
 	x.Response.Header.AddKnown(exchange.CacheControl, "no-store")

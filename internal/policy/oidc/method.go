@@ -21,10 +21,16 @@ type method struct {
 	ended      endings
 	once       replay.Store // with which gateways agree who renews a session, nil: this one alone does
 	tell       *policy.Teller
-	answers    policy.Slot[cookies]
+	answers    policy.Slot[answer]
 	consumers  consumers
 	hostCookie string // the cookie's name where the browser came by https
 	signIn     bool   // whoever has no session is sent to the provider
+}
+
+// answer is what becomes of a request with a session.
+type answer struct {
+	cookies cookies // of the session, where it was renewed
+	bearer  string  // the token that the service gets, "" for none
 }
 
 func (m *method) Prove(x *exchange.Exchange) error {
@@ -68,10 +74,10 @@ func (m *method) fresh(x *exchange.Exchange, s *session) (*session, error) {
 	}
 	now := time.Now().Unix()
 	switch {
-	case s.Good == 0 || now < s.Good:
+	case (s.Good == 0 || now < s.Good) && (s.Access != "" || !m.config.access()):
 		return s, nil
 	case s.Renew == "":
-		return nil, errors.New("the session's token has expired and cannot be renewed")
+		return nil, errors.New("the session's token is missing or has expired, and cannot be renewed")
 	}
 	next, err := m.renewals.do(s.Renew, func() (*session, error) { return m.renewOnce(s) })
 	var no *refused
@@ -81,39 +87,64 @@ func (m *method) fresh(x *exchange.Exchange, s *session) (*session, error) {
 	case err != nil:
 		return nil, identify.Unavailable(fmt.Errorf("renewing a session: %w", err))
 	}
-	return next, m.write(x, m.answers.Get(x), next)
+	return next, m.write(x, &m.answers.Get(x).cookies, next)
 }
+
+// access tells whether the service gets access tokens.
+func (c *Config) access() bool { return c.Forward == "access_token" }
 
 // identify fills in who signed in.
 func (m *method) identify(x *exchange.Exchange, s *session) error {
 	who := &x.Who
+	subject := m.subject(s.Claims)
+	if subject == "" {
+		return &identify.Refusal{Cause: fmt.Errorf("the session has no claim %q", m.config.SubjectClaim), Uncounted: true}
+	}
 	known := false
 	if m.consumers != nil {
 		var err error
-		if known, err = m.consumers.Subject(m.config.Issuer, s.Subject, who); err != nil {
+		if known, err = m.consumers.Subject(m.config.Issuer, subject, who); err != nil {
 			return &identify.Refusal{Cause: err, Uncounted: true}
 		}
 	}
 	if !known && m.config.ConsumersOnly {
 		return &exchange.Problem{
 			Status: 403, Code: "consumer_unknown", Side: exchange.SideClient, Detail: "This account may not come in here.",
-			Cause: fmt.Errorf("no consumer has subject %q", s.Subject),
+			Cause: fmt.Errorf("no consumer has subject %q", subject),
 		}
 	}
 	if who.Credential == "" {
 		who.Credential = m.config.Issuer
 	}
-	who.Subject, who.Claims = s.Subject, s.Claims
+	who.Subject, who.Claims = subject, s.Claims
 	if m.config.GroupsClaim != "" {
 		who.Groups = slices.Concat(who.Groups, identify.Texts(identify.Claim(s.Claims, m.config.GroupsClaim)))
 	}
 	switch m.config.Forward {
 	case "access_token":
-		x.Request.Header.SetKnown(exchange.Authorization, "Bearer "+s.Access)
+		m.answers.Get(x).bearer = s.Access
 	case "id_token":
-		x.Request.Header.SetKnown(exchange.Authorization, "Bearer "+s.IDToken)
+		m.answers.Get(x).bearer = s.IDToken
 	}
 	return nil
+}
+
+// subject is who signed in, by what the provider said, "" for nobody.
+func (m *method) subject(claims map[string]any) string {
+	s, _ := identify.Claim(claims, m.config.SubjectClaim).(string)
+	return s
+}
+
+// Say puts the token into the request. A service that gets tokens from here gets
+// none that a client wrote.
+func (m *method) Say(x *exchange.Exchange, proved bool, place string) {
+	if m.config.Forward == "none" || identify.Stands(place, "Authorization") {
+		return
+	}
+	x.Request.Header.DelKnown(exchange.Authorization)
+	if token := m.answers.Get(x).bearer; proved && token != "" {
+		x.Request.Header.AddKnown(exchange.Authorization, "Bearer "+token)
+	}
 }
 
 // navigates tells a browser that opens a page from a script that would not

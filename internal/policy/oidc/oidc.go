@@ -61,7 +61,7 @@ type Config struct {
 
 	// Name of the session's cookie. With https it gets the prefix "__Host-", which no neighbouring domain can set.
 	Cookie string `yaml:"cookie"`
-	// Longest time of a session; then people sign in again.
+	// Longest time of a session; then people sign in again. Of a session that another policy began, this one takes no more of it.
 	Session policy.Duration `yaml:"session" min:"1m" max:"720h"`
 	// How far the clocks of provider and gateway may be apart.
 	Leeway policy.Duration `yaml:"leeway" max:"10m"`
@@ -142,7 +142,7 @@ func (c *Config) Compile(env *policy.Env) (policy.Policy, error) {
 	if err != nil {
 		faults = append(faults, identify.Within("http", err))
 	}
-	m := &method{config: c, hostCookie: "__Host-" + c.Cookie, answers: policy.NewSlot[cookies](env), signIn: !c.Optional && c.Anonymous == ""}
+	m := &method{config: c, hostCookie: "__Host-" + c.Cookie, answers: policy.NewSlot[answer](env), signIn: !c.Optional && c.Anonymous == ""}
 	m.consumers, _ = env.Service("consumers").(consumers)
 	if c.ConsumersOnly && m.consumers == nil {
 		faults = append(faults, errors.New("there are no consumers to identify"))
@@ -156,10 +156,10 @@ func (c *Config) Compile(env *policy.Env) (policy.Policy, error) {
 		return nil, err
 	}
 	m.seal = newSeal(c.CookieSecret.Reveal(), c.Issuer, c.ClientID)
-	key := identify.Fingerprint(c.Issuer, c.HTTP, c.Refresh)
-	m.provider = env.Keep("provider "+key, func() any { return newProvider(env, c, client) }).(*provider)
-	m.renewals = env.Keep("renewals "+key, func() any { return newRenewals() }).(*renewals)
-	m.ended = endings{local: env.Keep("ended "+key, func() any { return newEnded() }).(*ended), shared: shared, issuer: c.Issuer}
+	m.provider = env.Keep("provider "+identify.Fingerprint(c.Issuer, c.HTTP, c.Refresh), func() any { return newProvider(env, c, client) }).(*provider)
+	// What has ended has, whatever else the settings say.
+	m.renewals = env.Keep("renewals "+c.Issuer, func() any { return newRenewals() }).(*renewals)
+	m.ended = endings{local: env.Keep("ended "+c.Issuer, func() any { return newEnded() }).(*ended), shared: shared, issuer: c.Issuer}
 	m.tell = policy.NewTeller(env)
 	if shared != nil {
 		m.once, _ = env.Service("redis").(replay.Store)
@@ -179,4 +179,4 @@ var (
 )
 
 // Response sets the cookies of a session that was renewed.
-func (r *runtime) Response(x *exchange.Exchange) { r.m.answers.Get(x).set(x) }
+func (r *runtime) Response(x *exchange.Exchange) { r.m.answers.Get(x).cookies.set(x) }

@@ -26,15 +26,19 @@ func (m *method) renew(s *session, now int64) (*session, error) {
 		if err != nil {
 			return nil, &refused{"id token: " + err.Error()}
 		}
-		if err := m.info(id.Claims, t.access); err != nil {
+		switch err := m.info(id.Claims, t.access); {
+		case errors.Is(err, errIDToken):
+			return nil, &refused{err.Error()}
+		case err != nil:
 			return nil, err
 		}
-		if subject, _ := identify.Claim(id.Claims, m.config.SubjectClaim).(string); subject != s.Subject {
-			return nil, &refused{fmt.Sprintf("the ID token is of %q", subject)}
+		if id.Claims["sub"] != s.Claims["sub"] || m.subject(id.Claims) != m.subject(s.Claims) {
+			return nil, &refused{fmt.Sprintf("the ID token is of %q", id.Claims["sub"])}
 		}
 		next.Claims = id.Claims
 	}
-	next.take(t, now, m.config)
+	next.take(t, now)
+	next.Send = s.Send || m.config.access()
 	return &next, nil
 }
 

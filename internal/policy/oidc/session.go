@@ -20,13 +20,13 @@ import (
 
 // session is what a cookie says of who signed in.
 type session struct {
-	Subject string         `json:"s"`
 	Claims  map[string]any `json:"c"`
 	ID      string         `json:"i,omitempty"` // the provider's name of the session: "sid"
 	Own     string         `json:"o,omitempty"` // the gateway's name of it, which stays when it is renewed
 	Begun   int64          `json:"b"`           // seconds since 1970
 	Ends    int64          `json:"e"`
 	Good    int64          `json:"g,omitempty"` // until when the access token is, 0: as long as the session
+	Send    bool           `json:"f,omitempty"` // a service gets the access token: it is kept
 	Access  string         `json:"a,omitempty"`
 	Renew   string         `json:"r,omitempty"` // the refresh token
 	IDToken string         `json:"t,omitempty"`
@@ -38,7 +38,8 @@ type login struct {
 	State    string `json:"s"`
 	Nonce    string `json:"n"`
 	Verifier string `json:"v"`
-	Target   string `json:"t"` // path and query of the page first asked for
+	Target   string `json:"t"`           // path and query of the page first asked for
+	Send     bool   `json:"a,omitempty"` // the page needs the access token
 	Until    int64  `json:"u"`
 }
 
@@ -144,6 +145,10 @@ func (m *method) cookieName(x *exchange.Exchange) (name string, secure bool) {
 // write divides a session into cookies. Pieces of an earlier one that are left
 // over are removed.
 func (m *method) write(x *exchange.Exchange, out *cookies, s *session) error {
+	if !s.Send {
+		small := *s
+		small.Access, s = "", &small
+	}
 	text, err := m.seal.close("session", s)
 	if err != nil {
 		return err
@@ -207,11 +212,14 @@ func (m *method) read(x *exchange.Exchange) (*session, error) {
 	if err := m.seal.open("session", text, s); err != nil {
 		return nil, err
 	}
-	if now := time.Now().Unix(); now >= s.Ends || s.Begun > now+60 {
+	if now := time.Now().Unix(); now >= min(s.Ends, s.Begun+m.longest()) || s.Begun > now+60 {
 		return nil, errors.New("the session is over")
 	}
 	return s, nil
 }
+
+// longest is how many seconds a session lasts.
+func (m *method) longest() int64 { return int64(m.config.Session.D() / time.Second) }
 
 // token returns so many random bytes as text.
 func token(bytes int) string {

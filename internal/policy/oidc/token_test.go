@@ -107,12 +107,18 @@ func newVisit(t *testing.T, d *desk) *visit {
 // visitAt is a visit at a gateway of its own, with further settings.
 func visitAt(t *testing.T, d *desk, settings string, services func(string) any) *visit {
 	t.Helper()
-	r := policytest.NewRig(t, all.Catalog(), `
+	return visitWith(t, `
 routes:
   - match: /*
     upstream: http://up
     policies: [ oidc: { issuer: "`+d.URL+`", client_id: web, cookie_secret: 0123456789abcdef0123456789abcdef, headers: { X-User: subject, X-Big: claims.big, X-Mail: claims.email }`+settings+` } ]
 `, services)
+}
+
+// visitWith is a visit at a gateway with this configuration.
+func visitWith(t *testing.T, text string, services func(string) any) *visit {
+	t.Helper()
+	r := policytest.NewRig(t, all.Catalog(), text, services)
 	t.Cleanup(r.Close)
 	return &visit{t, r, make(map[string]string)}
 }
@@ -140,7 +146,13 @@ func (v *visit) do(method, target, body string) *policytest.Answer {
 // login goes to the provider and comes back with an ID token of these claims.
 func (v *visit) login(d *desk, changes map[string]any) *policytest.Answer {
 	v.t.Helper()
-	a := v.do("GET", "/page", "")
+	return v.loginAt(d, "/page", changes)
+}
+
+// loginAt is login for a page.
+func (v *visit) loginAt(d *desk, page string, changes map[string]any) *policytest.Answer {
+	v.t.Helper()
+	a := v.do("GET", page, "")
 	to, err := url.Parse(a.Header.Get("Location"))
 	if err != nil || a.Status != 303 {
 		v.t.Fatalf("%d to %q", a.Status, to)

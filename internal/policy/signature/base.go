@@ -190,5 +190,6 @@ func queryParam(query string, p params) (string, error) {
 	if !found {
 		return "", errors.New("the request has no such parameter")
 	}
-	return strings.ReplaceAll(url.QueryEscape(value), "+", "%20"), nil
+	// Of what is escaped in forms Go and the RFC disagree on these.
+	return strings.NewReplacer("+", "%20", "~", "%7E", "%2A", "*").Replace(url.QueryEscape(value)), nil
 }

@@ -45,15 +45,16 @@ func (s *signed) text(name string) string {
 
 func (m *method) Prove(x *exchange.Exchange) error {
 	h := &x.Request.Header
-	if h.Get("Signature-Input") == "" && h.Get("Signature") == "" {
+	input, value := lines(h, "Signature-Input"), lines(h, "Signature")
+	if input == "" && value == "" {
 		return identify.ErrNone
 	}
-	s, err := m.read(lines(h, "Signature-Input"), lines(h, "Signature"))
+	s, err := m.read(input, value)
 	if err != nil {
 		return &identify.Refusal{Cause: err}
 	}
 	id := s.text("keyid")
-	if err := m.guard.Blocked(id); err != nil {
+	if err := m.guard.Blocked(x, id); err != nil {
 		return err
 	}
 	alg, key, err := m.consumers.SignatureKey(id, &x.Who)
@@ -67,6 +68,7 @@ func (m *method) Prove(x *exchange.Exchange) error {
 		}
 		return &identify.Refusal{Cause: err, Credential: id}
 	}
+	m.guard.Proved(x, id)
 	x.Who.Subject = id
 	return nil
 }
@@ -146,7 +148,8 @@ func (m *method) check(x *exchange.Exchange, s *signed, alg string, key any) err
 	}
 	// What is signed must not come twice, whatever the signature over it is:
 	// those of ECDSA and RSA-PSS differ every time that they are made.
-	keep := m.config.MaxAge.D() + m.config.Leeway.D()
+	// Times are in whole seconds: it is good to the end of its last one.
+	keep := m.config.MaxAge.D() + m.config.Leeway.D() + time.Second
 	switch err := m.used.Use(keep, s.text("keyid"), s.text("nonce"), string(b)); {
 	case errors.Is(err, identify.ErrReplayed):
 		return fmt.Errorf("signature: %w", err)

@@ -220,6 +220,35 @@ func TestGuessing(t *testing.T) {
 	}
 }
 
+// TestLockOut: whoever guesses at a key locks out others, and not the client that
+// has shown it before.
+func TestLockOut(t *testing.T) {
+	r := policytest.NewRig(t, all.Catalog(), config, nil)
+	defer r.Close()
+	m, n := get(), 0
+	m.path = "/guess/1"
+	send := func(address, key string) int {
+		n++
+		m.key, m.query = key, fmt.Sprint("n=", n)
+		q := m.request()
+		q.Client = r.Client(address+":1", r.Config.Listeners[0])
+		return r.Do(q).Status
+	}
+	const owner, other, stranger = "192.0.2.1", "192.0.2.2", "192.0.2.3"
+	wrong := strings.ToUpper(secret)
+	for i, c := range []struct {
+		address, key string
+		status       int
+	}{
+		{owner, secret, 200}, {stranger, wrong, 401}, {stranger, wrong, 401}, {stranger, secret, 429}, {other, secret, 429},
+		{owner, secret, 200}, {owner, wrong, 401}, {owner, wrong, 401}, {owner, secret, 429},
+	} {
+		if got := send(c.address, c.key); got != c.status {
+			t.Errorf("%d, %s: answer %d, want %d", i, c.address, got, c.status)
+		}
+	}
+}
+
 // TestLarge has a body above the cap.
 func TestLarge(t *testing.T) {
 	r := policytest.NewRig(t, all.Catalog(), strings.Replace(config, "signature: { attempts", "signature: { body: 1KiB, attempts", 1), nil)

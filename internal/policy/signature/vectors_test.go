@@ -100,14 +100,16 @@ func TestComponents(t *testing.T) {
 	x := example()
 	defer exchange.Put(x)
 	x.Request.Authority, x.Request.Query = "Example.COM:443", "a=b%20c&q=%2B&a2=1&a2=2&=x"
+	x.Request.Query += "&odd=~*%7e%2a-._'!()+"
 	x.Request.Header.Add("X-List", " a ")
 	x.Request.Header.Add("X-List", "b")
 	x.Request.Header.Add("X-Dict", `a=1, b=2;x=1;y=2, c=(a b c), d`)
 	for component, want := range map[string]string{
 		`"@method"`: "POST", `"@authority"`: "example.com", `"@scheme"`: "https", `"@path"`: "/foo",
-		`"@query"`: "?a=b%20c&q=%2B&a2=1&a2=2&=x", `"@request-target"`: "/foo?a=b%20c&q=%2B&a2=1&a2=2&=x",
-		`"@target-uri"`:           "https://example.com/foo?a=b%20c&q=%2B&a2=1&a2=2&=x",
-		`"@query-param";name="a"`: "b%20c", `"@query-param";name="q"`: "%2B", `"x-list"`: "a, b", `"x-list";bs`: ":YQ==:, :Yg==:",
+		`"@query"`: "?" + x.Request.Query, `"@request-target"`: "/foo?" + x.Request.Query,
+		`"@target-uri"`:             "https://example.com/foo?" + x.Request.Query,
+		`"@query-param";name="odd"`: "%7E*%7E*-._%27%21%28%29%20",
+		`"@query-param";name="a"`:   "b%20c", `"@query-param";name="q"`: "%2B", `"x-list"`: "a, b", `"x-list";bs`: ":YQ==:, :Yg==:",
 		`"x-dict";key="a"`: "1", `"x-dict";key="b"`: "2;x=1;y=2", `"x-dict";key="c"`: "(a b c)", `"x-dict";key="d"`: "?1",
 		`"content-length"`: "18", `"host"`: "Example.COM:443",
 	} {
