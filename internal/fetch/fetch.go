@@ -8,8 +8,10 @@ package fetch
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -103,6 +105,23 @@ func (s *Settings) TLS() (*tls.Config, error) {
 		t.Certificates = []tls.Certificate{pair}
 	}
 	return t, errors.Join(faults...)
+}
+
+// Fingerprint tells settings apart, by what their files hold at present: what
+// is kept under it is made anew when a certificate has been replaced.
+func (s *Settings) Fingerprint() string {
+	h := sha256.New()
+	fmt.Fprintf(h, "%+v", *s)
+	for _, name := range []string{s.CAFile, s.CertFile, s.KeyFile} {
+		if name == "" {
+			continue
+		}
+		// That a file cannot be read is for New to say.
+		text, _ := os.ReadFile(name)
+		sum := sha256.Sum256(text)
+		h.Write(sum[:])
+	}
+	return hex.EncodeToString(h.Sum(nil)[:16])
 }
 
 // Dialer returns what connects, to allowed addresses only.
