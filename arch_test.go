@@ -56,7 +56,7 @@ policy/spike < policy exchange limit key
 policy/quota < policy exchange limit key
 policy/idempotency < policy exchange key replay
 policy/authorize < policy exchange expr
-policy/extauthz < policy exchange decision
+policy/extauthz < policy exchange decision fetch
 policy/opa < policy exchange decision fetch rego
 
 # Ways to prove who asks have much in common, and it must be the same in all:
@@ -114,8 +114,9 @@ redis < config limit replay
 # Rules in Rego know neither requests nor policies: they turn JSON into JSON.
 rego < !net/http
 
-# What others decided, remembered within bounds.
-decision < 
+# To have somebody else decide is the same whoever decides: what is shown, what
+# no decision means, what a decision may change. It knows no protocol.
+decision < policy exchange !net/http
 
 # What outlasts a restart, in one file.
 durable < limit replay

@@ -137,9 +137,10 @@ func firstOf(issues *cel.Issues) error {
 	return fmt.Errorf("%s, at line %d column %d of the expression", text, e.Location.Line(), e.Location.Column()+1)
 }
 
-// look notes which variables an expression uses and refuses patterns and
-// ranges that are not written out: they would be read anew for each request,
-// and could come from the request.
+// look notes which variables an expression uses and refuses patterns, ranges and
+// insertions that are not written out. Patterns and ranges would be read anew
+// for each request, and could come from the request; what is inserted at many
+// places could make a text as large as the product of two.
 func (p *Program) look(tree *ast.AST) error {
 	var found error
 	ast.PostOrderVisit(tree.Expr(), ast.NewExprVisitor(func(e ast.Expr) {
@@ -151,27 +152,40 @@ func (p *Program) look(tree *ast.AST) error {
 				}
 			}
 		case ast.CallKind:
-			call := e.AsCall()
-			switch call.FunctionName() {
-			case "matches", "inRange":
-				args := call.Args()
-				text, literal := "", false
-				if last := args[len(args)-1]; last.Kind() == ast.LiteralKind {
-					s, ok := last.AsLiteral().(types.String)
-					text, literal = string(s), ok
-				}
-				switch {
-				case !literal:
-					found = fmt.Errorf("what %s looks for has to be written out", call.FunctionName())
-				case call.FunctionName() == "inRange":
-					if _, err := parseRange(text); err != nil {
-						found = err
-					}
-				}
+			if err := checkCall(e.AsCall()); err != nil {
+				found = err
 			}
 		}
 	}))
 	return found
+}
+
+func checkCall(call ast.CallExpr) error {
+	at, what := -1, "what %s looks for has to be written out" // which argument, and what it is
+	args := call.Args()
+	switch call.FunctionName() {
+	case "matches", "inRange":
+		at = len(args) - 1
+	case "replace":
+		at, what = 1, "what %s puts in has to be written out"
+	case "join":
+		at, what = len(args)-1, "what %s puts in has to be written out"
+	}
+	if at < 0 || at >= len(args) {
+		return nil
+	}
+	text, literal := types.String(""), false
+	if args[at].Kind() == ast.LiteralKind {
+		text, literal = args[at].AsLiteral().(types.String)
+	}
+	if !literal {
+		return fmt.Errorf(what, call.FunctionName())
+	}
+	if call.FunctionName() == "inRange" {
+		_, err := parseRange(string(text))
+		return err
+	}
+	return nil
 }
 
 // Holds evaluates a condition. With an error it does not hold, and the caller
@@ -226,7 +240,7 @@ var environment = sync.OnceValues(func() (*cel.Env, error) {
 		cel.RegexProgramSizeLimit(1000),
 		cel.DefaultUTCTimeZone(true),
 		cel.CrossTypeNumericComparisons(true),
-		ext.Strings(ext.StringsVersion(2)),
+		ext.Strings(ext.StringsVersion(5)), // the version says what they cost, too
 		cel.Variable("request", requestType),
 		cel.Variable("route", routeType),
 		cel.Variable("client", clientType),

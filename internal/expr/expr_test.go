@@ -2,6 +2,7 @@ package expr
 
 import (
 	"net/netip"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -120,6 +121,8 @@ func TestFaults(t *testing.T) {
 		`request.path.matches(request.headers["x-p"])`:                 "has to be written out",
 		`request.path.matches("(")`:                                    "missing closing",
 		`client.ip.inRange("10.0.0.1/8")`:                              "not a range",
+		`request.path.replace("a", request.host) == ""`:                "what replace puts in has to be written out",
+		`request.path.split("/").join(request.host) == ""`:             "what join puts in has to be written out",
 		`client.ip.inRange(request.path)`:                              "has to be written out",
 		strings.Repeat("[", 100) + strings.Repeat("]", 100) + " == []": "",
 		`true` + strings.Repeat(` && true`, 2000):                      "longer than",
@@ -211,4 +214,43 @@ func BenchmarkHolds(b *testing.B) {
 			}
 		})
 	}
+}
+
+// A name that a client sends thousands of times costs what is as long as it, and
+// not its square.
+func TestRepeatedNames(t *testing.T) {
+	const n = 10_000
+	x := exchange.Get()
+	defer exchange.Put(x)
+	x.Client = new(exchange.Client)
+	x.Request.Query, x.Request.HasQuery = strings.Repeat("a=bc&", n), true
+	x.Request.Header.Add("Cookie", strings.Repeat("a=bc; ", n))
+	for range n {
+		x.Request.Header.Add("X-A", "bc")
+	}
+	for _, source := range []string{
+		"request.query.a.endsWith('bc')", "request.cookies.a.endsWith('bc')", "request.headers['x-a'].endsWith('bc')",
+		"request.query.all(n, n == 'a')", "request.headers.exists(n, n == 'x-a')",
+	} {
+		p, err := Compile(source, Bool)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ok := false
+		bytes := allocated(func() { ok, err = p.Holds(x) })
+		if !ok || err != nil {
+			t.Errorf("%s: %v, %v", source, ok, err)
+		}
+		if bytes > 2<<20 {
+			t.Errorf("%s allocates %d bytes for a name that stands %d times", source, bytes, n)
+		}
+	}
+}
+
+func allocated(f func()) uint64 {
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	f()
+	runtime.ReadMemStats(&after)
+	return after.TotalAlloc - before.TotalAlloc
 }

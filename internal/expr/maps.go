@@ -4,6 +4,7 @@ import (
 	"iter"
 	"net/url"
 	"reflect"
+	"slices"
 	"strings"
 
 	"cel.dev/cel-go/common/types"
@@ -44,14 +45,7 @@ func (h *headers) lookup(name string) (string, bool) {
 	if n == 1 {
 		return first, true
 	}
-	var b strings.Builder
-	for v := range hdr.Values(name) {
-		if n--; b.Len() > 0 {
-			b.WriteString(", ")
-		}
-		b.WriteString(v)
-	}
-	return b.String(), true
+	return strings.Join(slices.Collect(hdr.Values(name)), ", "), true
 }
 
 func (h *headers) pairs() iter.Seq2[string, string] {
@@ -129,14 +123,20 @@ func (p *params) pairs() iter.Seq2[string, string] {
 
 // joined looks a name up that may stand several times.
 func joined(pairs iter.Seq2[string, string], name string) (value string, found bool) {
+	var all []string // once there are two
 	for n, v := range pairs {
 		switch {
 		case n != name:
-		case found:
-			value += ", " + v
-		default:
+		case !found:
 			value, found = v, true
+		case all == nil:
+			all = []string{value, v}
+		default:
+			all = append(all, v)
 		}
+	}
+	if all != nil {
+		value = strings.Join(all, ", ")
 	}
 	return value, found
 }
@@ -191,11 +191,23 @@ func (m mapping) Contains(key ref.Val) ref.Val {
 // The number of entries has the limits of a request's head.
 func (m mapping) whole() traits.Mapper {
 	all := make(map[string]string)
+	var more map[string][]string // of names that stand several times
 	for name, value := range m.of.pairs() {
-		if first, ok := all[name]; ok {
-			value = first + ", " + value
+		first, ok := all[name]
+		if !ok {
+			all[name] = value
+			continue
 		}
-		all[name] = value
+		if more == nil {
+			more = make(map[string][]string)
+		}
+		if more[name] == nil {
+			more[name] = []string{first}
+		}
+		more[name] = append(more[name], value)
+	}
+	for name, values := range more {
+		all[name] = strings.Join(values, ", ")
 	}
 	return types.NewStringStringMap(types.DefaultTypeAdapter, all)
 }

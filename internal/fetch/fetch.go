@@ -8,8 +8,10 @@ package fetch
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -19,6 +21,8 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -75,11 +79,22 @@ func local(host string) bool {
 	return err == nil && a.IsLoopback() || strings.EqualFold(host, "localhost")
 }
 
-// Client makes requests. It may be used by any number of goroutines.
+// Client makes requests. It may be used by any number of goroutines. The files
+// of its settings are followed: one that is replaced is used from the next
+// connection on.
 type Client struct {
-	http *http.Client
-	most int64
+	settings Settings
+	files    bool // there are some
+	live     atomic.Pointer[http.Client]
+	most     int64
+
+	mu     sync.Mutex
+	print  string    // of what is in use
+	looked time.Time // when the files were looked at
 }
+
+// lookEvery is how often the files are looked at, at most.
+const lookEvery = 10 * time.Second
 
 // TLS returns how connections are secured. It reads the files that the
 // settings name; the faults are those of the settings.
@@ -105,6 +120,23 @@ func (s *Settings) TLS() (*tls.Config, error) {
 	return t, errors.Join(faults...)
 }
 
+// Fingerprint tells settings apart, by what their files hold at present: what
+// is kept under it is made anew when a certificate has been replaced.
+func (s *Settings) Fingerprint() string {
+	h := sha256.New()
+	fmt.Fprintf(h, "%+v", *s)
+	for _, name := range []string{s.CAFile, s.CertFile, s.KeyFile} {
+		if name == "" {
+			continue
+		}
+		// That a file cannot be read is for New to say.
+		text, _ := os.ReadFile(name)
+		sum := sha256.Sum256(text)
+		h.Write(sum[:])
+	}
+	return hex.EncodeToString(h.Sum(nil)[:16])
+}
+
 // Dialer returns what connects, to allowed addresses only.
 func (s *Settings) Dialer() *net.Dialer {
 	linkLocal := s.LinkLocal
@@ -116,31 +148,64 @@ func (s *Settings) Dialer() *net.Dialer {
 // New returns a client. It reads the files that the settings name; the faults
 // are those of the settings.
 func New(s Settings) (*Client, error) {
+	c := &Client{settings: s, most: int64(s.MaxBody), files: s.CAFile != "" || s.CertFile != "" || s.KeyFile != ""}
+	c.print, c.looked = s.Fingerprint(), time.Now()
+	made, err := s.client()
+	if err != nil {
+		return nil, err
+	}
+	c.live.Store(made)
+	return c, nil
+}
+
+func (s *Settings) client() (*http.Client, error) {
 	t, err := s.TLS()
 	if err != nil {
 		return nil, err
 	}
-	return &Client{
-		most: int64(s.MaxBody),
-		http: &http.Client{
-			Timeout:       s.Timeout.D(),
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-			Transport: &http.Transport{
-				DialContext:            s.Dialer().DialContext,
-				TLSClientConfig:        t,
-				ForceAttemptHTTP2:      true,
-				DisableCompression:     true, // an answer is as large as it says
-				MaxIdleConnsPerHost:    16,
-				MaxConnsPerHost:        256,
-				IdleConnTimeout:        60 * time.Second,
-				MaxResponseHeaderBytes: 64 << 10,
-			},
+	return &http.Client{
+		Timeout:       s.Timeout.D(),
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		Transport: &http.Transport{
+			DialContext:            s.Dialer().DialContext,
+			TLSClientConfig:        t,
+			ForceAttemptHTTP2:      true,
+			DisableCompression:     true, // an answer is as large as it says
+			MaxIdleConnsPerHost:    16,
+			MaxConnsPerHost:        256,
+			IdleConnTimeout:        60 * time.Second,
+			MaxResponseHeaderBytes: 64 << 10,
 		},
 	}, nil
 }
 
+// http returns what connects by the files as they are. While they cannot be
+// used, as between the writing of a certificate and of its key, what there is
+// goes on.
+func (c *Client) http() *http.Client {
+	if !c.files || !c.mu.TryLock() {
+		return c.live.Load()
+	}
+	defer c.mu.Unlock()
+	if time.Since(c.looked) < lookEvery {
+		return c.live.Load()
+	}
+	c.looked = time.Now()
+	print := c.settings.Fingerprint()
+	if print == c.print {
+		return c.live.Load()
+	}
+	made, err := c.settings.client()
+	if err != nil {
+		return c.live.Load()
+	}
+	c.print = print
+	c.live.Swap(made).CloseIdleConnections()
+	return made
+}
+
 // Retire closes idle connections.
-func (c *Client) Retire() { c.http.CloseIdleConnections() }
+func (c *Client) Retire() { c.live.Load().CloseIdleConnections() }
 
 // allowed refuses addresses that a name should never lead to. It sees what a
 // name was resolved to, so that no answer of a name server gets around it.
@@ -168,10 +233,10 @@ func allowed(address string, linkLocal bool) error {
 // metadata tells the addresses of metadata services that are not link-local.
 func metadata(a netip.Addr) bool {
 	switch a.String() {
-	case "fd00:ec2::254", "100.100.100.200", "168.63.129.16", "192.0.0.192":
+	case "100.100.100.200", "168.63.129.16", "192.0.0.192", "fd20:ce::254":
 		return true
 	}
-	return false
+	return netip.MustParsePrefix("fd00:ec2::/32").Contains(a)
 }
 
 // Answer is an answer, read to its end.
@@ -197,7 +262,7 @@ func (c *Client) Do(ctx context.Context, method, url string, header http.Header,
 		req.Host = host
 		req.Header.Del("Host")
 	}
-	res, err := c.http.Do(req)
+	res, err := c.http().Do(req)
 	if err != nil {
 		return nil, plain(err)
 	}

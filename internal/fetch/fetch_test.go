@@ -1,8 +1,13 @@
 package fetch
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -18,7 +23,7 @@ func TestAllowed(t *testing.T) {
 	for address, want := range map[string][2]bool{ // by default, and with link_local
 		"127.0.0.1:80": {true, true}, "10.0.0.1:80": {true, true}, "192.0.2.1:443": {true, true}, "[::1]:80": {true, true}, "[2001:db8::1]:80": {true, true},
 		"169.254.169.254:80": {false, true}, "169.254.0.1:80": {false, true}, "[fe80::1]:80": {false, true}, "[fe80::1%eth0]:80": {false, true},
-		"[::ffff:169.254.169.254]:80": {false, true}, "[64:ff9b::a9fe:a9fe]:80": {false, true}, "[fd00:ec2::254]:80": {false, true},
+		"[::ffff:169.254.169.254]:80": {false, true}, "[64:ff9b::a9fe:a9fe]:80": {false, true}, "[fd00:ec2::254]:80": {false, true}, "[fd00:ec2::23]:80": {false, true}, "[fd20:ce::254]:80": {false, true},
 		"100.100.100.200:80": {false, true}, "168.63.129.16:80": {false, true},
 		"0.0.0.0:80": {false, false}, "[::]:80": {false, false}, "224.0.0.1:80": {false, false}, "255.255.255.255:80": {false, false}, "name:80": {false, false},
 	} {
@@ -98,4 +103,57 @@ func TestClient(t *testing.T) {
 	if _, err := New(Settings{CAFile: "/none", CertFile: "/none"}); !errors.As(err, &f) {
 		t.Errorf("files that are not there: %v", err)
 	}
+}
+
+// A certificate that is replaced is used without a reload; while its file holds
+// nothing of use, the one before goes on.
+func TestFilesAreFollowed(t *testing.T) {
+	s := httptest.NewTLSServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	defer s.Close()
+	right := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})
+	file := filepath.Join(t.TempDir(), "ca.pem")
+	write := func(text []byte) {
+		if err := os.WriteFile(file, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(otherAuthority(t))
+	settings := Default()
+	settings.CAFile = file
+	c, err := New(settings)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Retire()
+	ask := func(what string, later, ok bool) {
+		t.Helper()
+		if c.looked = time.Now().Add(time.Hour); later {
+			c.looked = time.Time{}
+		}
+		if _, err := c.Get(t.Context(), s.URL); (err == nil) != ok {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	ask("another authority", true, false)
+	write(right)
+	ask("before the file is looked at", false, false)
+	ask("the right authority", true, true)
+	write([]byte("half of a fi"))
+	ask("a file of no use", true, true)
+	write(otherAuthority(t))
+	ask("another authority again", true, false)
+}
+
+func otherAuthority(t *testing.T) []byte {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), IsCA: true, BasicConstraintsValid: true, NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 }

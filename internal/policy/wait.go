@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"context"
 	"time"
 
 	"gatehouse.dev/gatehouse/internal/exchange"
@@ -42,6 +43,26 @@ func (w waiting) Interrupt() {
 	default:
 	}
 }
+
+// Context returns a context for what a policy asks of others. It ends after a
+// time, or when nobody waits for the answer any more. The policy calls end when
+// it has its answer, which returns the reason when the exchange was cancelled.
+func Context(x *exchange.Exchange, d time.Duration) (ctx context.Context, end func() error) {
+	ctx, cancel := context.WithTimeout(context.Background(), d)
+	if x.Bind(canceler(cancel)) != nil {
+		cancel()
+	}
+	return ctx, func() error {
+		gone := x.Bind(nil)
+		cancel()
+		return gone
+	}
+}
+
+type canceler context.CancelFunc
+
+// Interrupt ends the context.
+func (c canceler) Interrupt() { c() }
 
 // ClientGone is the problem of an exchange that was cancelled while a policy
 // waited.

@@ -75,6 +75,9 @@ func (c *Config) Compile(env *policy.Env) (policy.Policy, error) {
 		"deny.consumers": c.Deny.Consumers, "deny.groups": c.Deny.Groups, "deny.scopes": c.Deny.Scopes,
 	}
 	claims := func(path string, m map[string]policy.StringList) {
+		if m != nil && len(m) == 0 {
+			faults = append(faults, &policy.Fault{Field: path, Text: "no claim is named", Hint: "remove it, or name one"})
+		}
 		for name, values := range m {
 			lists[path+"."+name] = values
 			if len(values) == 0 {
@@ -107,6 +110,6 @@ func (c *Config) Compile(env *policy.Env) (policy.Policy, error) {
 	}
 	g.when = compile("when", c.When)
 	g.denied.when = compile("deny.when", c.Deny.When)
-	g.somebody = c.Consumers == nil && c.Groups == nil && c.Scopes == nil && c.Claims == nil && c.When == "" && g.denied.nobody()
+	g.somebody = len(c.Consumers) == 0 && len(c.Groups) == 0 && len(c.Scopes) == 0 && len(c.Claims) == 0 && c.When == "" && g.denied.nobody()
 	return g, errors.Join(faults...)
 }

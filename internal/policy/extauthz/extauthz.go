@@ -1,18 +1,16 @@
 // Package extauthz is the policy that asks an outside service whether a request
 // may pass, by Envoy's ext_authz protocol over gRPC, so that services written
-// for it work unchanged. It owns what such a service is shown and what it may
-// change. A service that is down, slow or odd means a refusal, unless the
-// configuration says otherwise.
+// for it work unchanged. It owns the protocol: how a request is put and what the
+// answer says. What is shown and what may be changed is that of all decisions.
 package extauthz
 
 import (
+	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
-	"os"
-	"slices"
 	"strings"
 	"time"
 
@@ -25,6 +23,7 @@ import (
 
 	"gatehouse.dev/gatehouse/internal/decision"
 	"gatehouse.dev/gatehouse/internal/exchange"
+	"gatehouse.dev/gatehouse/internal/fetch"
 	"gatehouse.dev/gatehouse/internal/policy"
 )
 
@@ -47,7 +46,7 @@ type Config struct {
 	CAFile string `yaml:"ca_file" file:"true"`
 	// How long to wait for a decision.
 	Timeout policy.Duration `yaml:"timeout" min:"1ms" max:"1m"`
-	// Let requests pass while the service does not answer. Otherwise they are answered 503.
+	// Let requests pass while the service cannot be reached or does not answer in time. Otherwise they are answered 503, as they are in any case when it answers and does not decide.
 	FailOpen bool `yaml:"fail_open"`
 	// Request fields that are shown. Default: all of them.
 	Headers policy.StringList `yaml:"headers" example:"Authorization"`
@@ -76,63 +75,37 @@ func (c *Config) Compile(env *policy.Env) (policy.Policy, error) {
 	fault := func(field, text, hint string) {
 		faults = append(faults, &policy.Fault{Field: field, Text: text, Hint: hint})
 	}
-	names := func(key string, list []string) []string {
-		out := make([]string, len(list))
-		for i, name := range list {
-			if f := policy.CheckField(name); f != nil {
-				fault(fmt.Sprintf("%s[%d]", key, i), f.Text, f.Hint)
-			}
-			out[i] = strings.ToLower(name)
-		}
-		return out
-	}
-	a := &asker{
-		url: c.URL, timeout: c.Timeout.D(), open: c.FailOpen, body: int64(c.Body), context: c.Context, tell: policy.NewTeller(env), dryRun: c.DryRun,
-		headers: names("headers", c.Headers), sets: names("sets", c.Sets), answers: names("answers", c.Answers),
-		slot: policy.NewSlot[state](env),
-	}
-	for i, name := range a.sets {
-		if slices.Contains([]string{"x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-forwarded-port", "forwarded", "x-real-ip"}, name) {
-			fault(fmt.Sprintf("sets[%d]", i), fmt.Sprintf("%q is asserted by the gateway", name), "remove it")
-		}
-	}
 	target, err := url.Parse(c.URL)
 	if err != nil || target.Scheme != "grpc" && target.Scheme != "grpcs" || target.Host == "" || target.Port() == "" || target.Path != "" || target.RawQuery != "" || target.User != nil {
 		fault("url", fmt.Sprintf("%q is not the URL of a gRPC service", c.URL), "write grpc://host:port or grpcs://host:port")
 	}
-	if c.CAFile != "" && !strings.HasPrefix(c.URL, "grpcs:") {
+	reach := fetch.Settings{Timeout: c.Timeout, CAFile: c.CAFile}
+	var trust *tls.Config
+	if strings.HasPrefix(c.URL, "grpcs:") {
+		if trust, err = reach.TLS(); err != nil {
+			faults = append(faults, err)
+		}
+	} else if c.CAFile != "" {
 		fault("ca_file", "there is no TLS to a grpc:// service", "write grpcs://, or remove it")
 	}
-	if c.CacheTTL > 0 && len(c.Headers) == 0 {
-		fault("cache_ttl", "a decision made from all fields is never asked for again", "name in headers what it is made from")
+	service := &asker{context: c.Context}
+	step, err := decision.New(env, decision.Terms{
+		Timeout: c.Timeout.D(), FailOpen: c.FailOpen, Headers: c.Headers, Body: int64(c.Body), Sets: c.Sets, Answers: c.Answers,
+		CacheTTL: c.CacheTTL.D(), CacheEntries: c.CacheEntries, DryRun: c.DryRun,
+		Refused:     exchange.Problem{Status: 403, Code: "ext_authz_denied"},
+		Unavailable: exchange.Problem{Status: 503, Code: "ext_authz_unavailable"},
+		Asks:        c.URL, Source: fmt.Sprintf("%q %q %q", c.URL, reach.Fingerprint(), c.Context),
+	}, service)
+	if err := errors.Join(append(faults, err)...); err != nil {
+		return nil, err
 	}
-	if c.CacheTTL > 0 && c.Body > 0 {
-		fault("cache_ttl", "a decision made from a body is not remembered", "remove one of the two")
-	}
-	if len(faults) > 0 {
-		return nil, errors.Join(faults...)
-	}
-	var pool *x509.CertPool
-	if c.CAFile != "" {
-		pem, err := os.ReadFile(c.CAFile)
-		if err != nil {
-			return nil, &policy.Fault{Field: "ca_file", Text: fmt.Sprintf("%q cannot be read: %v", c.CAFile, errors.Unwrap(err))}
-		}
-		if pool = x509.NewCertPool(); !pool.AppendCertsFromPEM(pem) {
-			return nil, &policy.Fault{Field: "ca_file", Text: fmt.Sprintf("%q holds no certificate", c.CAFile)}
-		}
-	}
-	made := env.Keep("connection "+c.URL+" "+c.CAFile, func() any { return dial(target, pool) })
+	made := env.Keep("connection "+c.URL+" "+reach.Fingerprint(), func() any { return dial(target, trust, reach.Dialer()) })
 	link, ok := made.(*connection)
 	if !ok {
 		return nil, &policy.Fault{Field: "url", Text: fmt.Sprintf("%q: %v", c.URL, made)}
 	}
-	a.client = auth.NewAuthorizationClient(link.ClientConn)
-	if c.CacheTTL > 0 {
-		kept := fmt.Sprintf("cache %s %s %s %v %v %d", c.URL, c.CacheTTL, strings.Join(a.headers, ","), a.sets, a.context, c.CacheEntries)
-		a.cache = env.Keep(kept, func() any { return decision.New[*verdict](c.CacheEntries, c.CacheTTL.D()) }).(*decision.Cache[*verdict])
-	}
-	return a, nil
+	service.client = auth.NewAuthorizationClient(link.ClientConn)
+	return step, nil
 }
 
 // connection is closed when no configuration asks for it any more.
@@ -144,13 +117,18 @@ func (c *connection) Retire() { _ = c.Close() }
 // largestAnswer bounds what a service may say, in bytes.
 const largestAnswer = 256 << 10
 
-func dial(target *url.URL, pool *x509.CertPool) any {
+// dial connects as all does that the gateway asks for itself: to allowed
+// addresses, and through no proxy.
+func dial(target *url.URL, trust *tls.Config, dialer *net.Dialer) any {
 	secure := insecure.NewCredentials()
 	if target.Scheme == "grpcs" {
-		secure = credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS12, RootCAs: pool})
+		secure = credentials.NewTLS(trust)
 	}
 	conn, err := grpc.NewClient("dns:///"+target.Host,
 		grpc.WithTransportCredentials(secure), grpc.WithUserAgent("gatehouse"), grpc.WithDisableServiceConfig(),
+		grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
+			return dialer.DialContext(ctx, "tcp", address)
+		}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(largestAnswer)),
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second}, MinConnectTimeout: time.Second}),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second, Timeout: 5 * time.Second}))
@@ -158,14 +136,4 @@ func dial(target *url.URL, pool *x509.CertPool) any {
 		return err
 	}
 	return &connection{conn}
-}
-
-var refused = exchange.Problem{
-	Status: 403, Code: "ext_authz_denied", Side: exchange.SideClient,
-	Detail: "You may not make this request.",
-}
-
-var unavailable = exchange.Problem{
-	Status: 503, Code: "ext_authz_unavailable", Side: exchange.SideGateway, Retry: time.Second,
-	Detail: "Nobody can decide at present whether you may make this request.",
 }

@@ -14,6 +14,7 @@ import (
 	status "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	grpcstatus "google.golang.org/grpc/status"
 
 	"gatehouse.dev/gatehouse/internal/exchange"
 	"gatehouse.dev/gatehouse/internal/policy/all"
@@ -53,6 +54,23 @@ func (s *service) Check(ctx context.Context, q *auth.CheckRequest) (*auth.CheckR
 			return &auth.CheckResponse{Status: &status.Status{}}, nil
 		}
 		return &auth.CheckResponse{Status: denied}, nil
+	case strings.HasPrefix(path, "/sized"):
+		if q.GetAttributes().GetRequest().GetHttp().GetSize() < 5 {
+			return &auth.CheckResponse{Status: &status.Status{}}, nil
+		}
+		return &auth.CheckResponse{Status: denied}, nil
+	case strings.HasPrefix(path, "/both"):
+		return &auth.CheckResponse{Status: &status.Status{}, HttpResponse: &auth.CheckResponse_DeniedResponse{DeniedResponse: &auth.DeniedHttpResponse{}}}, nil
+	case strings.HasPrefix(path, "/query"):
+		return &auth.CheckResponse{Status: &status.Status{}, HttpResponse: &auth.CheckResponse_OkResponse{OkResponse: &auth.OkHttpResponse{QueryParametersToRemove: []string{"admin"}}}}, nil
+	case strings.HasPrefix(path, "/error"):
+		return &auth.CheckResponse{Status: denied, HttpResponse: &auth.CheckResponse_ErrorResponse{ErrorResponse: &auth.DeniedHttpResponse{}}}, nil
+	case strings.HasPrefix(path, "/exhausted"):
+		return nil, grpcstatus.Error(codes.ResourceExhausted, "the message is too large")
+	case strings.HasPrefix(path, "/internal"):
+		return nil, grpcstatus.Error(codes.Internal, "nil pointer")
+	case strings.HasPrefix(path, "/away"):
+		return nil, grpcstatus.Error(codes.Unavailable, "starting")
 	case strings.HasPrefix(path, "/empty"):
 		return &auth.CheckResponse{}, nil
 	case strings.HasPrefix(path, "/slow"):
@@ -116,7 +134,7 @@ routes:
 					return "a field that the gateway asserts was changed"
 				case a.Header.Get("X-Decision") != "yes" || a.Header.Get("Set-Cookie") != "":
 					return "the client received " + a.String()
-				case http.GetPath() != "/allow?a=b" || http.GetMethod() != "GET" || http.GetHost() != "gateway.test" || http.GetHeaders()["x-token"] != "t1,t2":
+				case http.GetPath() != "/allow?a=b" || http.GetMethod() != "GET" || http.GetHost() != "gateway.test" || http.GetHeaders()["x-token"] != "t1, t2":
 					return "the service was shown " + http.String()
 				case http.GetHeaders()["cookie"] != "" || q.GetContextExtensions()["zone"] != "eu" || q.GetSource().GetAddress().GetSocketAddress().GetAddress() != "192.0.2.1":
 					return "the service was shown " + q.String()
@@ -164,6 +182,63 @@ routes:
 	}
 	twoCallers(t, s, r)
 	r.Errors()
+}
+
+// What a client can bring about is no reason to let a request pass, also with
+// fail_open: that is for a service that is not there.
+func TestFailOpen(t *testing.T) {
+	_, address := serve(t)
+	r := policytest.NewRig(t, all.Catalog(), "routes: [ { match: /*, upstream: http://up, policies: [ ext_authz: { url: 'grpc://"+address+"', timeout: 5s, fail_open: true } ] } ]", nil)
+	defer r.Close()
+	for target, want := range map[string]int{
+		"/both": 503, "/query": 503, "/error": 503, "/exhausted": 503, "/internal": 503, "/empty": 503, "/plain": 403, "/away": 200, "/allow": 200,
+		"/plain/%FF": 403, "/plain?a=\xff": 403,
+	} {
+		if a := r.Do(policytest.Request{Target: target}); a.Status != want {
+			t.Errorf("%q: %v, want %d", target, a, want)
+		}
+	}
+	r.Errors()
+}
+
+// A decision is remembered for requests of which all is the same that the
+// service was shown: the size of the body and the body too.
+func TestCacheKey(t *testing.T) {
+	s, address := serve(t)
+	settings := "url: 'grpc://" + address + "', timeout: 5s, headers: [X-Token], cache_ttl: 1m"
+	r := policytest.NewRig(t, all.Catalog(), `
+routes:
+  - { match: /sized, upstream: http://up, policies: [ ext_authz: { `+settings+` } ] }
+  - { match: /body, upstream: http://up, policies: [ ext_authz: { `+settings+`, body: 20 } ] }
+`, nil)
+	defer r.Close()
+	for _, c := range []struct {
+		target, body string
+		want         int
+	}{
+		{"/sized", "1234", 200},
+		{"/sized", "12345", 403},
+		{"/sized", "4321", 200},
+		{"/body", "open sesame", 200},
+		{"/body", "open barley", 403},
+		{"/body", "open sesame", 200},
+	} {
+		if a := r.Do(policytest.Request{Method: "POST", Target: c.target, Body: c.body}); a.Status != c.want {
+			t.Errorf("%s %s: %v, want %d", c.target, c.body, a, c.want)
+		}
+	}
+	if n := s.asked.Load(); n != 4 {
+		t.Errorf("the service was asked %d times", n)
+	}
+}
+
+// The addresses that the gateway asks for itself are those of all its rooms.
+func TestAddresses(t *testing.T) {
+	r := policytest.NewRig(t, all.Catalog(), "routes: [ { match: /*, upstream: http://up, policies: [ ext_authz: { url: 'grpc://169.254.169.254:80', timeout: 5s } ] } ]", nil)
+	defer r.Close()
+	if a := r.Do(policytest.Request{Target: "/"}); a.Status != 503 || !strings.Contains(a.Problem.Error(), "link-local") {
+		t.Errorf("%v: %v", a, a.Problem)
+	}
 }
 
 // twoCallers asks for two callers in turns, whose decisions are kept.

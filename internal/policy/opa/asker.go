@@ -3,15 +3,16 @@ package opa
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
 	"strings"
-	"time"
+	"unicode/utf8"
 
 	"gatehouse.dev/gatehouse/internal/decision"
 	"gatehouse.dev/gatehouse/internal/exchange"
@@ -20,33 +21,24 @@ import (
 	"gatehouse.dev/gatehouse/internal/rego"
 )
 
-var (
-	_ policy.Holds     = (*asker)(nil)
-	_ policy.OnRequest = (*asker)(nil)
-)
-
-// asker asks, and does what the rule says.
+// asker puts requests as input of a rule.
 type asker struct {
-	rule    *rego.Program // nil: OPA is asked
-	client  *fetch.Client
-	url     string
-	token   policy.Secret
-	timeout time.Duration
-	open    bool
-	body    int64
-	headers []string // lower case; none: all
-	sets    []string
-	cache   *decision.Cache[*verdict]
-	tell    *policy.Teller
-	dryRun  bool
+	rule   *rego.Program // nil: OPA is asked
+	client *fetch.Client
+	url    string
+	token  policy.Secret
 }
 
-// verdict is what a rule yields.
-type verdict struct {
-	Allow   bool              `json:"allow"`
-	Headers map[string]string `json:"headers"`     // set on the request
-	Status  int               `json:"http_status"` // of a refusal
+// question is the input of a rule, as JSON.
+type question struct {
+	asker *asker
+	text  []byte
 }
+
+var (
+	_ decision.Service  = (*asker)(nil)
+	_ decision.Question = (*question)(nil)
+)
 
 // input is what a rule sees. Its names are those of the OPA documentation for
 // HTTP APIs, with the path in its parts.
@@ -70,83 +62,26 @@ type input struct {
 	Labels      map[string]string   `json:"labels"`
 	Claims      map[string]any      `json:"claims"`
 	ParsedQuery bool                `json:"parsed_query"` // false: Query is empty because it could not be read
+	ParsedBody  bool                `json:"parsed_body"`  // false: Body is missing because it has no single reading as JSON
 }
 
-// HoldRequest is the largest body that is shown.
-func (a *asker) HoldRequest() int64 { return a.body }
-
-// HoldResponse is nothing.
-func (a *asker) HoldResponse() int64 { return 0 }
-
-func (a *asker) Request(x *exchange.Exchange) policy.Verdict {
-	for _, name := range a.sets {
-		x.Request.Header.Del(name) // before the rule sees it: nobody else may say this
-	}
-	v, err := a.decide(x)
-	switch {
-	case err != nil && a.open:
-		a.tell.Spared(policy.FailOpen, "a request was let through by fail_open: the rule was not asked", "error", err)
-		return policy.Next
-	case err != nil:
-		x.Fail(unavailable.With(err))
-		return policy.Stop
-	case v.Allow:
-		for name, value := range v.Headers {
-			if slices.Contains(a.sets, strings.ToLower(name)) && policy.CheckValue(value) == nil {
-				x.Request.Header.Add(name, value)
-			}
-		}
-		return policy.Next
-	case a.dryRun:
-		a.tell.Spared(policy.DryRun, "a request was let through by dry_run", "request_id", x.RequestID())
-		return policy.Next
-	}
-	p := &refused
-	if v.Status >= 400 && v.Status <= 599 && v.Status != p.Status {
-		other := refused
-		other.Status = v.Status
-		p = &other
-	}
-	x.Fail(p)
-	return policy.Stop
+// Ask writes the input.
+func (a *asker) Ask(x *exchange.Exchange, fields map[string]string, body []byte) (decision.Question, error) {
+	text, err := json.Marshal(map[string]*input{"input": newInput(x, fields, body)})
+	return &question{a, text}, err
 }
 
-// Reaches says which server is asked, unless the rule runs here.
-func (a *asker) Reaches(*exchange.Exchange) string {
-	if a.rule != nil {
-		return ""
-	}
-	return "asks " + a.url
-}
-
-func (a *asker) decide(x *exchange.Exchange) (*verdict, error) {
-	question, err := json.Marshal(map[string]*input{"input": a.input(x)})
-	if err != nil {
-		return nil, fmt.Errorf("the input cannot be written: %w", err)
-	}
-	key := ""
-	if a.cache != nil {
-		sum := sha256.Sum256(question)
-		key = string(sum[:])
-		if v, ok := a.cache.Get(key); ok {
-			return v, nil
-		}
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), a.timeout)
-	defer cancel()
-	v, err := a.ask(ctx, question)
-	if err == nil {
-		a.cache.Put(key, v)
-	}
-	return v, err
-}
+// Key is all that the rule sees.
+func (q *question) Key() ([]byte, error) { return q.text, nil }
 
 // largestAnswer bounds what OPA may say, in bytes.
 const largestAnswer = 256 << 10
 
-func (a *asker) ask(ctx context.Context, question []byte) (*verdict, error) {
+// Answer has the rule decide, here or there.
+func (q *question) Answer(ctx context.Context) (*decision.Verdict, error) {
+	a := q.asker
 	if a.rule != nil {
-		text, err := a.rule.Answer(ctx, question)
+		text, err := a.rule.Answer(ctx, q.text)
 		if err != nil {
 			return nil, err
 		}
@@ -156,70 +91,126 @@ func (a *asker) ask(ctx context.Context, question []byte) (*verdict, error) {
 	if a.token.IsSet() {
 		header.Set("Authorization", "Bearer "+a.token.Reveal())
 	}
-	answer, err := a.client.Do(ctx, http.MethodPost, a.url, header, question)
+	answer, err := a.client.Do(ctx, http.MethodPost, a.url, header, q.text)
 	if err != nil {
-		return nil, err
+		if errors.Is(err, fetch.ErrLarge) {
+			return nil, err
+		}
+		return nil, decision.Silent(err)
 	}
-	if answer.Status != http.StatusOK {
-		return nil, fmt.Errorf("opa answered %d", answer.Status)
+	switch answer.Status {
+	case http.StatusOK:
+		return read(answer.Body)
+	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return nil, decision.Silent(fmt.Errorf("opa answered %d", answer.Status))
 	}
-	return read(answer.Body)
+	// It is there, and something of the request may be why it does not decide.
+	return nil, fmt.Errorf("opa answered %d", answer.Status)
 }
 
 // read reads the answer. A rule that is undefined has no result, and refuses.
-func read(text []byte) (*verdict, error) {
-	var outer struct {
-		Result json.RawMessage `json:"result"`
-	}
+// Names are those of OPA to the letter.
+func read(text []byte) (*decision.Verdict, error) {
+	var outer map[string]json.RawMessage
 	if err := json.Unmarshal(text, &outer); err != nil {
-		return nil, fmt.Errorf("opa answered no JSON: %w", err)
+		return nil, fmt.Errorf("opa answered no JSON object: %w", err)
 	}
-	v := new(verdict)
-	switch r := bytes.TrimSpace(outer.Result); {
-	case len(r) == 0, string(r) == "false", string(r) == "null":
+	v := new(decision.Verdict)
+	switch r := string(outer["result"]); {
+	case r == "", r == "false", r == "null":
 		return v, nil
-	case string(r) == "true":
+	case r == "true":
 		v.Allow = true
 		return v, nil
 	case r[0] != '{':
 		return nil, errors.New("the rule yields neither a truth value nor an object")
 	}
-	if err := json.Unmarshal(outer.Result, v); err != nil {
+	var parts map[string]json.RawMessage
+	var fields map[string]string
+	err := json.Unmarshal(outer["result"], &parts)
+	for name, into := range map[string]any{"allow": &v.Allow, "http_status": &v.Status, "headers": &fields} {
+		if part, ok := parts[name]; ok && err == nil {
+			err = json.Unmarshal(part, into)
+		}
+	}
+	if err != nil {
 		return nil, fmt.Errorf("what the rule yields cannot be read: %w", err)
+	}
+	if v.Status < 400 {
+		v.Status = 0 // a rule has no place to send anybody to
+	}
+	if !v.Allow {
+		return v, nil
+	}
+	for _, name := range slices.Sorted(maps.Keys(fields)) {
+		v.Request = append(v.Request, exchange.Field{Name: name, Value: fields[name]})
 	}
 	return v, nil
 }
 
-func (a *asker) input(x *exchange.Exchange) *input {
+func newInput(x *exchange.Exchange, fields map[string]string, body []byte) *input {
 	r := &x.Request
 	in := &input{
 		Method: r.Method, RawPath: r.Path, Host: r.Host, Scheme: r.Scheme, Client: x.Client.IP, Listener: x.Client.Listener,
-		Route: x.Route.Name, Params: make(map[string]string), Headers: make(map[string]string),
+		Route: x.Route.Name, Params: make(map[string]string), Headers: fields, ParsedBody: true,
 		Consumer: x.Who.Consumer, Subject: x.Who.Subject, Groups: x.Who.Groups, Scopes: x.Who.Scopes, Labels: x.Who.Labels, Claims: x.Who.Claims,
 	}
-	for part := range strings.SplitSeq(strings.TrimPrefix(r.Path, "/"), "/") {
-		in.Path = append(in.Path, part)
-	}
+	in.Path = strings.Split(strings.TrimPrefix(r.Path, "/"), "/")
 	query, err := url.ParseQuery(r.Query)
-	in.Query, in.ParsedQuery = query, err == nil
-	if err != nil {
-		in.Query = nil
+	if in.ParsedQuery = err == nil; in.ParsedQuery {
+		in.Query = query
 	}
 	for _, p := range x.Route.Params {
 		in.Params[p.Name] = p.Value
 	}
-	for name, value := range r.Header.All() {
-		name = strings.ToLower(name)
-		if len(a.headers) > 0 && !slices.Contains(a.headers, name) {
-			continue
+	if len(body) > 0 {
+		if in.ParsedBody = unambiguous(body); in.ParsedBody {
+			in.Body = body
 		}
-		if before, ok := in.Headers[name]; ok {
-			value = before + ", " + value
-		}
-		in.Headers[name] = value
-	}
-	if body, ok := exchange.Held(r.Body); ok && a.body > 0 && json.Valid(body) {
-		in.Body = body
 	}
 	return in
+}
+
+// unambiguous tells whether a text is JSON that everybody reads alike: of a name
+// that stands twice a rule would see one value, and the service another.
+func unambiguous(text []byte) bool {
+	if !json.Valid(text) || !utf8.Valid(text) {
+		return false
+	}
+	type level struct {
+		names map[string]bool // nil in a list
+		value bool            // the value of a name comes next
+	}
+	var levels []level
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.UseNumber()
+	for {
+		t, err := d.Token()
+		if err != nil {
+			return errors.Is(err, io.EOF)
+		}
+		var top *level
+		if len(levels) > 0 {
+			top = &levels[len(levels)-1]
+		}
+		name, isText := t.(string)
+		if top != nil && top.names != nil && !top.value && isText {
+			if top.names[name] {
+				return false
+			}
+			top.names[name], top.value = true, true
+			continue
+		}
+		if top != nil {
+			top.value = false
+		}
+		switch t {
+		case json.Delim('{'):
+			levels = append(levels, level{names: make(map[string]bool)})
+		case json.Delim('['):
+			levels = append(levels, level{})
+		case json.Delim('}'), json.Delim(']'):
+			levels = levels[:len(levels)-1]
+		}
+	}
 }

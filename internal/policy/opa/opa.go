@@ -1,7 +1,7 @@
 // Package opa is the policy that asks Open Policy Agent whether a request may
-// pass, by OPA's data API over HTTP, or a rule in Rego that runs in the gateway. It owns the input that a rule sees and the
-// reading of what the rule yields. What is undefined, slow or odd means a
-// refusal, unless the configuration says otherwise.
+// pass, by OPA's data API over HTTP, or a rule in Rego that runs in the gateway.
+// It owns the input that a rule sees and the reading of what the rule yields.
+// What is shown and what may be changed is that of all decisions.
 package opa
 
 import (
@@ -11,7 +11,6 @@ import (
 	"io"
 	"net/url"
 	"os"
-	"slices"
 	"strings"
 	"time"
 
@@ -43,7 +42,7 @@ type Config struct {
 	Token policy.Secret `yaml:"token"`
 	// How long to wait for a decision.
 	Timeout policy.Duration `yaml:"timeout" min:"1ms" max:"1m"`
-	// Let requests pass while OPA does not answer. Otherwise they are answered 503. A rule that is undefined is a refusal in any case.
+	// Let requests pass while OPA cannot be reached or does not answer in time. Otherwise they are answered 503, as they are in any case when it answers and does not decide. A rule that is undefined is a refusal. Not with rego, which is always there.
 	FailOpen bool `yaml:"fail_open"`
 	// Request fields that are shown. Default: all of them.
 	Headers policy.StringList `yaml:"headers" example:"Authorization"`
@@ -109,47 +108,34 @@ func (c *Config) Compile(env *policy.Env) (policy.Policy, error) {
 	fault := func(field, text, hint string) {
 		faults = append(faults, &policy.Fault{Field: field, Text: text, Hint: hint})
 	}
-	names := func(key string, list []string) []string {
-		out := make([]string, len(list))
-		for i, name := range list {
-			if f := policy.CheckField(name); f != nil {
-				fault(fmt.Sprintf("%s[%d]", key, i), f.Text, f.Hint)
-			}
-			out[i] = strings.ToLower(name)
-		}
-		return out
+	a := &asker{url: c.URL, token: c.Token}
+	terms := decision.Terms{
+		Timeout: c.Timeout.D(), FailOpen: c.FailOpen, Headers: c.Headers, Body: int64(c.Body), Sets: c.Sets,
+		CacheTTL: c.CacheTTL.D(), CacheEntries: c.CacheEntries, DryRun: c.DryRun,
+		Refused:     exchange.Problem{Status: 403, Code: "opa_denied"},
+		Unavailable: exchange.Problem{Status: 503, Code: "opa_unavailable"},
+		Asks:        c.URL, Source: c.URL + " " + c.Token.Fingerprint(),
 	}
-	a := &asker{
-		url: c.URL, token: c.Token, timeout: c.Timeout.D(), open: c.FailOpen, body: int64(c.Body),
-		headers: names("headers", c.Headers), sets: names("sets", c.Sets), tell: policy.NewTeller(env), dryRun: c.DryRun,
-	}
-	for i, name := range a.sets {
-		if slices.Contains([]string{"x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-forwarded-port", "forwarded", "x-real-ip"}, name) {
-			fault(fmt.Sprintf("sets[%d]", i), fmt.Sprintf("%q is asserted by the gateway", name), "remove it")
-		}
-	}
-	source := c.URL
 	switch {
 	case (c.URL == "") == (c.Rego == nil):
 		fault("url", "a rule is asked for by its URL, or runs here", "write one of url and rego")
 	case c.Rego != nil && c.Token.IsSet():
 		fault("token", "a rule that runs here takes no token", "remove it")
+	case c.Rego != nil && c.FailOpen:
+		fault("fail_open", "a rule that runs here is never out of reach", "remove it")
 	case c.Rego != nil:
-		rule, name, err := c.Rego.compile()
-		if err != nil {
+		var err error
+		if a.rule, terms.Source, err = c.Rego.compile(); err != nil {
 			faults = append(faults, err)
 		}
-		a.rule, source = rule, name
 	default:
 		target, err := url.Parse(c.URL)
 		if err != nil || target.Scheme != "http" && target.Scheme != "https" || target.Host == "" || !strings.HasPrefix(target.Path, "/v1/data/") || target.RawQuery != "" || target.User != nil {
 			fault("url", fmt.Sprintf("%q is not the URL of a rule", c.URL), "write http://host:8181/v1/data/package/rule")
 		}
 	}
-	if c.CacheTTL > 0 && len(c.Headers) == 0 {
-		fault("cache_ttl", "a decision made from all fields is never asked for again", "name in headers what it is made from")
-	}
-	if err := errors.Join(faults...); err != nil {
+	step, err := decision.New(env, terms, a)
+	if err := errors.Join(append(faults, err)...); err != nil {
 		return nil, err
 	}
 	if a.rule == nil {
@@ -159,21 +145,7 @@ func (c *Config) Compile(env *policy.Env) (policy.Policy, error) {
 		if err != nil {
 			return nil, err
 		}
-		a.client = env.Keep("client "+c.Timeout.String(), func() any { return client }).(*fetch.Client)
+		a.client = env.Keep("client "+s.Fingerprint(), func() any { return client }).(*fetch.Client)
 	}
-	if c.CacheTTL > 0 {
-		kept := fmt.Sprintf("cache %s %s %v %v %d", source, c.CacheTTL, a.headers, a.sets, c.CacheEntries)
-		a.cache = env.Keep(kept, func() any { return decision.New[*verdict](c.CacheEntries, c.CacheTTL.D()) }).(*decision.Cache[*verdict])
-	}
-	return a, nil
-}
-
-var refused = exchange.Problem{
-	Status: 403, Code: "opa_denied", Side: exchange.SideClient,
-	Detail: "You may not make this request.",
-}
-
-var unavailable = exchange.Problem{
-	Status: 503, Code: "opa_unavailable", Side: exchange.SideGateway, Retry: time.Second,
-	Detail: "Nobody can decide at present whether you may make this request.",
+	return step, nil
 }

@@ -1,6 +1,7 @@
 package opa
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -37,6 +38,12 @@ func agent(t *testing.T) (string, *atomic.Int64) {
 			fmt.Fprint(w, `{"result": "true"}`)
 		case "number":
 			fmt.Fprint(w, `{"result": 1}`)
+		case "capital":
+			fmt.Fprint(w, `{"result": {"Allow": true}}`)
+		case "capital-result":
+			fmt.Fprint(w, `{"Result": true}`)
+		case "away":
+			http.Error(w, "no", http.StatusServiceUnavailable)
 		case "odd":
 			fmt.Fprint(w, `{"result": {"allow": "true"}}`)
 		case "broken":
@@ -50,7 +57,9 @@ func agent(t *testing.T) (string, *atomic.Int64) {
 		case "slow", "slow-open":
 			<-q.Context().Done()
 		case "body":
-			fmt.Fprintf(w, `{"result": %v}`, string(in.Body) == `{"amount":5}`)
+			fmt.Fprintf(w, `{"result": %v}`, string(in.Body) == `{"amount":5}` && in.ParsedBody)
+		case "unread":
+			fmt.Fprintf(w, `{"result": %v}`, in.Body == nil && !in.ParsedBody)
 		case "input":
 			ok := in.Method == "GET" && strings.Join(in.Path, " ") == "input x%2Fy" && in.Query["a"][1] == "c" && in.Client == "192.0.2.1" &&
 				in.Headers["x-many"] == "1, 2" && in.Params["id"] == "x%2Fy" && in.Host == "gateway.test" && in.ParsedQuery
@@ -69,6 +78,7 @@ func TestDecisions(t *testing.T) {
 	text := `
 routes:
   - { match: /body, upstream: http://up, policies: [ opa: { ` + settings + `, body: 100 } ] }
+  - { match: /unread, upstream: http://up, policies: [ opa: { ` + settings + `, body: 100 } ] }
   - { match: /cached, upstream: http://up, policies: [ opa: { ` + settings + `, headers: X-Token, cache_ttl: 1m } ] }
   - { match: /slow, upstream: http://up, policies: [ opa: { url: '` + url + `', token: t, timeout: 50ms } ] }
   - { match: /slow-open, upstream: http://up, policies: [ opa: { url: '` + url + `', token: t, timeout: 50ms, fail_open: true } ] }
@@ -82,6 +92,7 @@ routes:
 	defer r.Close()
 	for target, want := range map[string]int{
 		"/": 200, "/true": 200, "/object": 200, "/teapot": 418, "/undefined": 403, "/text": 503, "/number": 503, "/odd": 503, "/broken": 503,
+		"/capital": 403, "/capital-result": 403, "/away": 503,
 		"/large": 503, "/error": 503, "/redirect": 503, "/slow": 503, "/slow-open": 200, "/dead": 503, "/metadata": 503,
 		"/input/x%2Fy?a=b&a=c": 200, "/input/z": 403,
 	} {
@@ -101,6 +112,15 @@ routes:
 			t.Errorf("%s: %v", body, a)
 		}
 	}
+	// A body that two could read differently is not shown as if there were one reading.
+	for body, want := range map[string]int{
+		"": 403, `{"amount":5}`: 403, `no json`: 200, `{"amount":5,"amount":6}`: 200, `{"a":[{"b":1,"\u0062":2}]}`: 200, "{\"a\":\"\xff\"}": 200, `{"a":1}{}`: 200,
+		`{"a":{"b":"b","c":"b"},"b":["b","b"]}`: 403, `"text"`: 403, `[{"a":1},{"a":1}]`: 403,
+	} {
+		if a := r.Do(policytest.Request{Method: "POST", Target: "/unread", Body: body}); a.Status != want {
+			t.Errorf("%q: %v, want %d", body, a, want)
+		}
+	}
 	before := asked.Load()
 	for i := range 10 {
 		r.Do(policytest.Request{Target: "/cached", Header: []exchange.Field{{Name: "X-Token", Value: fmt.Sprint(i % 2)}}})
@@ -108,6 +128,65 @@ routes:
 	if n := asked.Load() - before; n != 2 {
 		t.Errorf("two callers were decided %d times", n)
 	}
+}
+
+// What a client can bring about is no reason to let a request pass, also with
+// fail_open: that is for a server that is not there.
+func TestFailOpen(t *testing.T) {
+	url, _ := agent(t)
+	r := policytest.NewRig(t, catalog(), "routes: [ { match: /*, upstream: http://up, policies: [ opa: { url: '"+url+"', token: t, timeout: 5s, fail_open: true } ] } ]", nil)
+	defer r.Close()
+	for target, want := range map[string]int{
+		"/text": 503, "/odd": 503, "/broken": 503, "/large": 503, "/error": 503, "/redirect": 503, "/undefined": 403, "/away": 200, "/true": 200,
+	} {
+		if a := r.Do(policytest.Request{Target: target}); a.Status != want {
+			t.Errorf("%s: %v, want %d", target, a, want)
+		}
+	}
+}
+
+func FuzzUnambiguous(f *testing.F) {
+	for _, s := range []string{`{"a":1}`, `{"a":1,"a":2}`, `[{"a":{}},"a"]`, `{"a":{"a":"a"}}`, `1 2`, `{"a"`} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		if !unambiguous(text) {
+			return
+		}
+		var v any
+		if err := json.Unmarshal(text, &v); err != nil {
+			t.Fatalf("%q: %v", text, err)
+		}
+		// No value was lost: written again, it has as many names.
+		again, err := json.Marshal(v)
+		if err != nil || names(again) != names(text) {
+			t.Errorf("%q became %q: %v", text, again, err)
+		}
+	})
+}
+
+// names counts the names of all objects.
+func names(text []byte) (n int) {
+	d := json.NewDecoder(bytes.NewReader(text))
+	var count func()
+	count = func() {
+		switch t, _ := d.Token(); t {
+		case json.Delim('{'):
+			for d.More() {
+				_, _ = d.Token()
+				n++
+				count()
+			}
+			_, _ = d.Token()
+		case json.Delim('['):
+			for d.More() {
+				count()
+			}
+			_, _ = d.Token()
+		}
+	}
+	count()
+	return n
 }
 
 func FuzzRead(f *testing.F) {

@@ -33,10 +33,6 @@ var (
 		Status: 403, Code: "upstream_credential_refused", Side: exchange.SideClient,
 		Detail: "There is no credential for the service that this caller may use.",
 	}
-	clientGone = exchange.Problem{
-		Status: exchange.StatusClientGone, Code: "client_gone", Side: exchange.SideClient,
-		Detail: "The client closed the connection.",
-	}
 )
 
 // refusal says that the issuer was asked and gives no token for this caller.
@@ -114,11 +110,14 @@ func (t *tokens) get(x *exchange.Exchange, subject string) (*token, *exchange.Pr
 		p.Retry = wait
 		return nil, p
 	}
-	if !f.wait(x) {
-		return nil, clientGone.With(x.Canceled())
-	}
+	// A flight ends in time; the time here is for one that does not.
+	landed, gone := policy.Wait(x, f.done, 2*t.timeout)
 	var r *refusal
 	switch {
+	case gone != nil:
+		return nil, policy.ClientGone(gone)
+	case !landed:
+		return nil, unavailable.With(errLate)
 	case errors.As(f.err, &r):
 		return nil, refused.With(r.cause)
 	case f.err != nil:
@@ -129,7 +128,10 @@ func (t *tokens) get(x *exchange.Exchange, subject string) (*token, *exchange.Pr
 	return f.token, nil
 }
 
-var errPaused = errors.New("the issuer failed a short while ago and is not asked yet")
+var (
+	errPaused = errors.New("the issuer failed a short while ago and is not asked yet")
+	errLate   = errors.New("the issuer was asked too long ago")
+)
 
 // begin asks the issuer in place of what is kept, which may be nil, unless that
 // is being done already. In a pause after failures it returns no flight, and how
@@ -212,30 +214,6 @@ func (t *tokens) doubt(subject string) {
 	now := time.Now()
 	if v := t.cache.Get(subject, now.Unix()); v != nil && v.refused == nil && now.Sub(v.got) >= doubtAfter {
 		_, _, _ = t.begin(subject, v, now) // whoever asks next sees what came of it
-	}
-}
-
-// wait waits for the flight's end. It reports false when the client has gone.
-func (f *flight) wait(x *exchange.Exchange) bool {
-	w := waker(make(chan struct{}, 1))
-	if x.Bind(w) != nil {
-		return false
-	}
-	select {
-	case <-f.done:
-	case <-w:
-	}
-	return x.Bind(nil) == nil
-}
-
-// waker is what an exchange that waits is woken by.
-type waker chan struct{}
-
-// Interrupt implements exchange.Interrupter.
-func (w waker) Interrupt() {
-	select {
-	case w <- struct{}{}:
-	default:
 	}
 }
 
