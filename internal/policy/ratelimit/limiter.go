@@ -211,11 +211,10 @@ func (l *limiter) Response(x *exchange.Exchange) {
 // charge settles the difference between what was taken and what the upstream
 // says that the request did cost.
 func (l *limiter) charge(x *exchange.Exchange, s *state) {
-	text, ok := x.Response.Header.Lookup(l.costHeader)
+	text, ok := policy.TakeOff(x, l.costHeader)
 	if !ok {
 		return
 	}
-	x.Response.Header.Del(l.costHeader)
 	cost, err := strconv.ParseInt(text, 10, 64)
 	if err != nil || cost < 0 || !s.taken || x.Response.Local {
 		return
