@@ -263,6 +263,38 @@ func TestHeals(t *testing.T) {
 	}
 }
 
+// TestOneBadKey: a key that holds something else fails the calls that ask for
+// it, and nobody else's.
+func TestOneBadKey(t *testing.T) {
+	server := redistest.Start(t)
+	s := to(t, server)
+	server.Do("RPUSH", "gatehouse:bad", "x")
+	rule := limit.Rule{Count: 10, Per: time.Hour, Burst: 10}
+	for range 3 {
+		if err := s.Take(within(t, 5*time.Second), []limit.Call{{Key: "bad", Rule: rule, Cost: 1}}); err == nil || errors.Is(err, ErrDown) {
+			t.Fatalf("%v", err)
+		}
+		take(t, s, limit.Call{Key: "good", Rule: rule, Cost: 1})
+	}
+}
+
+// TestPauses: a server that answers when it is tried and fails the calls after
+// that is tried less and less often.
+func TestPauses(t *testing.T) {
+	s := new(Store)
+	now := time.Now()
+	want := []time.Duration{0, firstTry, 2 * firstTry, 4 * firstTry, 8 * firstTry, 16 * firstTry, 32 * firstTry, slowestTry, slowestTry}
+	for i, want := range want {
+		if got := s.pause(now); got != want {
+			t.Errorf("failure %d: tried after %v, want %v", i, got, want)
+		}
+		now = now.Add(time.Second)
+	}
+	if got := s.pause(now.Add(time.Minute)); got != 0 {
+		t.Errorf("after a good minute: tried after %v", got)
+	}
+}
+
 func TestDownFromTheBeginning(t *testing.T) {
 	server := redistest.Start(t)
 	server.Kill()
