@@ -80,14 +80,16 @@ func (l *bucketLimit) Charge(key uint64, cost, now int64) {
 func (l *bucketLimit) Keys(now int64) int { return l.buckets.keys(now) }
 
 // Delay puts a unit in line: units of a key are interval apart. It returns how
-// long the unit has to wait, or how much too long that would be.
+// long the unit has to wait, or how much too long that would be. A gap that a
+// longer interval left counts as one of this.
 func (b *Buckets) Delay(key uint64, interval, most, now int64) (wait, over int64) {
 	s := b.shard(key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	at := s.find(key, now, int(b.most.Load()))
-	next := max(*at, now)
+	next := min(max(*at, now), now+most+interval)
 	if wait = next - now; wait > most {
+		*at = next
 		return 0, wait - most
 	}
 	*at = next + interval
