@@ -227,6 +227,7 @@ func (a *App) apply(cfg *config.Config, faults config.Faults) config.Faults {
 	}
 	old.release(logs)
 	oldStores.release(stores)
+	a.metrics.Redis(stores.answers())
 	a.cfg = cfg
 	a.log.Configure(cfg.Observe.Log)
 	a.metrics.Reload(true, cfg.Digest())

@@ -5,10 +5,14 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
+	"gatehouse.dev/gatehouse/internal/limit"
 	"gatehouse.dev/gatehouse/internal/redis/redistest"
 )
 
@@ -106,5 +110,33 @@ func TestRedisFails(t *testing.T) {
 		redistest.Until(t, name+" is healed", func() bool { return flood(t, closed, 1)[200] == 4 })
 		stop.Store(true)
 		all.Wait()
+	}
+}
+
+// TestRedisShown: whether Redis answers is in the metrics, and is not when no
+// configuration names one any more.
+func TestRedisShown(t *testing.T) {
+	server := redistest.Start(t)
+	text := "listeners: [ { address: '127.0.0.1:0' } ]\nadmin: off\nobserve: { log: { level: error } }\nroutes: [ { match: /*, respond: {} } ]\n"
+	a, file := running(t, text+"redis: { url: 'redis://"+server.Address+"' }\n")
+	shown := func() string {
+		w := httptest.NewRecorder()
+		a.metrics.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+		for line := range strings.Lines(w.Body.String()) {
+			if v, ok := strings.CutPrefix(line, "gatehouse_redis_up "); ok {
+				return strings.TrimSpace(v)
+			}
+		}
+		return ""
+	}
+	redistest.Until(t, "the server is shown to answer", func() bool { return shown() == "1" })
+	server.Kill()
+	redistest.Until(t, "the server is shown not to answer", func() bool {
+		_ = a.stores.redis.store.Take(t.Context(), []limit.Call{{Key: "k", Rule: limit.Rule{Count: 1, Per: time.Second, Burst: 1}}}) // somebody has to notice
+		return shown() == "0"
+	})
+	write(t, file, text)
+	if a.Reload(); shown() != "" {
+		t.Errorf("without redis it is shown as %q", shown())
 	}
 }

@@ -34,6 +34,14 @@ func (s stores) release(next stores) {
 	s.data.release(next.data)
 }
 
+// answers returns who tells whether Redis answers, nil without Redis.
+func (s stores) answers() func() bool {
+	if s.redis == nil {
+		return nil
+	}
+	return s.redis.store.Ready
+}
+
 // sharedStore is a Redis store together with the settings it was opened with. A
 // reload that leaves the settings alone keeps it, and its connections.
 type sharedStore struct {

@@ -18,8 +18,12 @@ func (r *Request) GRPC() bool {
 		return false
 	}
 	rest := t[len(typeGRPC):]
-	return rest == "" || rest[0] == '+' || rest[0] == ';' || rest[0] == ' ' ||
-		len(rest) >= 4 && EqualFold(rest[:4], "-web")
+	return rest == "" || rest[0] == '+' || rest[0] == ';' || rest[0] == ' ' || isWeb(t)
+}
+
+func isWeb(contentType string) bool {
+	const web = typeGRPC + "-web"
+	return len(contentType) >= len(web) && EqualFold(contentType[:len(web)], web)
 }
 
 // GRPCStatus is the status of gRPC that stands for a problem's.
@@ -76,10 +80,11 @@ func (x *Exchange) renderGRPC() {
 }
 
 // EndGRPC gives the answer, whose head is sent and whose body broke off, the
-// trailer that tells why. It reports false when that cannot be told.
+// trailer that tells why. It reports false when that cannot be told, as in an
+// answer of gRPC-Web: browsers show no trailer, and it would pass for whole.
 func (x *Exchange) EndGRPC() bool {
 	r, p := &x.Response, x.Problem
-	if p == nil || p.Status == StatusClientGone || x.Request.Proto < HTTP2 || r.Length >= 0 || !x.Request.GRPC() {
+	if p == nil || p.Status == StatusClientGone || x.Request.Proto < HTTP2 || r.Length >= 0 || !x.Request.GRPC() || isWeb(r.Header.Known(ContentType)) {
 		return false
 	}
 	r.Trailer.Reset()

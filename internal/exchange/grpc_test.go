@@ -63,7 +63,14 @@ func TestEndGRPC(t *testing.T) {
 	for name, change := range map[string]func(){
 		"HTTP/1.1": func() { x.Request.Proto = HTTP11 },
 		"counted":  func() { x.Request.Proto, x.Response.Length = HTTP2, 5 },
-		"nobody":   func() { x.Response.Length, x.Problem = Unknown, &Problem{Status: StatusClientGone} },
+		"gRPC-Web": func() { // its trailer is part of the body
+			x.Response.Length = Unknown
+			x.Response.Header.Set("Content-Type", "Application/gRPC-Web+proto")
+		},
+		"nobody": func() {
+			x.Response.Header.Reset()
+			x.Response.Length, x.Problem = Unknown, &Problem{Status: StatusClientGone}
+		},
 	} {
 		if change(); x.EndGRPC() {
 			t.Error(name)

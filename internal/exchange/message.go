@@ -87,6 +87,7 @@ type Response struct {
 	Body    Body   // never nil; NoBody when there is none
 	Length  int64  // of Body in bytes, or Unknown; of a HEAD answer: what GET would have had
 	Trailer Header // complete once Body has ended
+	Taken   Header // fields that were meant for policies and taken off, for the next one that wants them
 	Close   bool   // the client's connection must end with this answer
 	Local   bool   // the gateway made it; no upstream did
 
@@ -99,10 +100,11 @@ type Response struct {
 
 // Reset empties the response and keeps its memory. It does not close Body.
 func (r *Response) Reset() {
-	h, t := r.Header, r.Trailer
+	h, t, taken := r.Header, r.Trailer, r.Taken
 	h.Reset()
 	t.Reset()
-	*r = Response{Header: h, Trailer: t, Body: NoBody}
+	taken.Reset()
+	*r = Response{Header: h, Trailer: t, Taken: taken, Body: NoBody}
 }
 
 // SetBody makes p the whole body. p must not change until the answer is sent.

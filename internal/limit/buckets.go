@@ -2,6 +2,7 @@ package limit
 
 import (
 	"sync"
+	"sync/atomic"
 )
 
 const (
@@ -14,7 +15,7 @@ const (
 // Buckets keeps one number for each key. A key that has all its units back
 // needs no slot, so nothing is lost when its slot is used again.
 type Buckets struct {
-	most   int // slots of a shard at most, a power of two
+	most   atomic.Int64 // slots of a shard at most, a power of two
 	shards [shards]shard
 }
 
@@ -33,11 +34,18 @@ type slot struct {
 // NewBuckets makes room for keys keys, at 32 to 64 bytes each. Memory is taken
 // as it is needed, and never more.
 func NewBuckets(keys int) *Buckets {
-	b := &Buckets{most: smallest}
-	for b.most*shards < 2*keys {
-		b.most *= 2
-	}
+	b := new(Buckets)
+	b.Room(keys)
 	return b
+}
+
+// Room changes for how many keys there is room. What is kept stays.
+func (b *Buckets) Room(keys int) {
+	most := smallest
+	for most*shards < 2*keys {
+		most *= 2
+	}
+	b.most.Store(int64(most))
 }
 
 // With returns the buckets as a limit. Several rules must not share the same
@@ -52,7 +60,7 @@ type bucketLimit struct {
 func (l *bucketLimit) Take(key uint64, cost, now int64) State {
 	s := l.buckets.shard(key)
 	s.mu.Lock()
-	at := s.find(key, now, l.buckets.most)
+	at := s.find(key, now, int(l.buckets.most.Load()))
 	next, state := l.take(*at, cost, now)
 	*at = next
 	s.mu.Unlock()
@@ -64,7 +72,7 @@ func (l *bucketLimit) Give(key uint64, cost, now int64) { l.Charge(key, -cost, n
 func (l *bucketLimit) Charge(key uint64, cost, now int64) {
 	s := l.buckets.shard(key)
 	s.mu.Lock()
-	at := s.find(key, now, l.buckets.most)
+	at := s.find(key, now, int(l.buckets.most.Load()))
 	*at = l.charge(*at, cost, now)
 	s.mu.Unlock()
 }
@@ -72,14 +80,16 @@ func (l *bucketLimit) Charge(key uint64, cost, now int64) {
 func (l *bucketLimit) Keys(now int64) int { return l.buckets.keys(now) }
 
 // Delay puts a unit in line: units of a key are interval apart. It returns how
-// long the unit has to wait, or how much too long that would be.
+// long the unit has to wait, or how much too long that would be. A gap that a
+// longer interval left counts as one of this.
 func (b *Buckets) Delay(key uint64, interval, most, now int64) (wait, over int64) {
 	s := b.shard(key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	at := s.find(key, now, b.most)
-	next := max(*at, now)
+	at := s.find(key, now, int(b.most.Load()))
+	next := min(max(*at, now), now+most+interval)
 	if wait = next - now; wait > most {
+		*at = next
 		return 0, wait - most
 	}
 	*at = next + interval
@@ -104,7 +114,7 @@ func (b *Buckets) Extend(key uint64, until, now int64) {
 	s := b.shard(key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if at := s.find(key, now, b.most); at != s.common(key) {
+	if at := s.find(key, now, int(b.most.Load())); at != s.common(key) {
 		*at = max(*at, until)
 	}
 }

@@ -66,9 +66,6 @@ func (r Rule) gcra() gcra {
 	return gcra{interval: interval, tau: interval * r.Burst}
 }
 
-// Longest is how long the state of a key can matter.
-func (r Rule) Longest() time.Duration { return time.Duration(r.gcra().tau) }
-
 // take returns the new state of a key that had the state tat.
 func (g gcra) take(tat, cost, now int64) (int64, State) {
 	tat = g.clamp(tat, now)
@@ -86,11 +83,11 @@ func (g gcra) take(tat, cost, now int64) (int64, State) {
 	return tat, s
 }
 
-// clamp bounds a state that another rule may have left.
-func (g gcra) clamp(tat, now int64) int64 { return min(max(tat, now), now+g.tau) }
+// clamp bounds a state that another rule may have left: by what a key can owe.
+func (g gcra) clamp(tat, now int64) int64 { return min(max(tat, now), now+2*g.tau) }
 
 func (g gcra) state(tat, now int64, ok bool) State {
-	return State{OK: ok, Remaining: (g.tau - (tat - now)) / g.interval, Reset: time.Duration(tat - now)}
+	return State{OK: ok, Remaining: max(g.tau-(tat-now), 0) / g.interval, Reset: time.Duration(tat - now)}
 }
 
 // charge moves a state by cost units, which may be negative. What is charged

@@ -21,7 +21,7 @@ func gcraLimit(count int64, per time.Duration, burst int64, keys int) Limit {
 
 // exact is a window without bounds of memory.
 func exact(count int64, per time.Duration) Limit {
-	return NewWindows(Rule{Count: count, Per: per}, 64<<20)
+	return NewWindows(64 << 20).With(Rule{Count: count, Per: per})
 }
 
 func TestGCRA(t *testing.T) {
@@ -55,9 +55,7 @@ func TestGCRA(t *testing.T) {
 		t.Errorf("after giving back: %+v", s)
 	}
 	l.Charge(2, 2, now)
-	if s := l.Take(2, 1, now); s.OK || s.Retry != time.Second {
-		// A debt is bounded by one more limit, and a rule is never waited for
-		// longer than it takes to fill.
+	if s := l.Take(2, 1, now); s.OK || s.Retry != 3*time.Second {
 		t.Errorf("after a charge: %+v", s)
 	}
 }
@@ -169,7 +167,7 @@ func TestFlood(t *testing.T) {
 		most  uint64
 	}{
 		"gcra":   {gcraLimit(10, time.Hour, 10, 1<<17), 1<<17*64 + 1<<20},
-		"window": {NewWindows(Rule{Count: 10, Per: time.Hour}, 8<<20), 12 << 20},
+		"window": {NewWindows(8 << 20).With(Rule{Count: 10, Per: time.Hour}), 12 << 20},
 	} {
 		before := heap()
 		now := second
@@ -241,8 +239,90 @@ func TestRuleChanges(t *testing.T) {
 	b := NewBuckets(1000)
 	day := b.With(Rule{10, 24 * time.Hour, 10})
 	day.Charge(1, 10, second)
-	if s := b.With(Rule{60, time.Minute, 60}).Take(1, 1, second+1); s.OK || s.Retry > time.Second {
+	if s := b.With(Rule{60, time.Minute, 60}).Take(1, 1, second+1); s.OK || s.Retry > time.Minute+time.Second {
 		t.Errorf("what was used up under a rule of days is held against one of minutes: %+v", s)
+	}
+}
+
+// TestDebt: what was charged over the limit is paid back before anything passes,
+// also when the key is looked at and refused meanwhile.
+func TestDebt(t *testing.T) {
+	for name, l := range map[string]Limit{"gcra": gcraLimit(10, 10*time.Second, 10, 1000), "window": exact(10, 10*time.Second)} {
+		now := second
+		l.Charge(1, 20, now)
+		for i := range 10 {
+			if l.Take(1, 0, now).Remaining > 0 {
+				t.Errorf("%s: something remains of a debt", name)
+			}
+			if s := l.Take(1, 1, now+int64(i)*second); s.OK {
+				t.Errorf("%s: a key in debt passes after %d s", name, i)
+			}
+		}
+	}
+	l := gcraLimit(10, 10*time.Second, 10, 1000)
+	l.Charge(1, 20, second)
+	if s := l.Take(1, 1, second); s.OK || s.Retry != 11*time.Second {
+		t.Errorf("in debt by a whole limit: %+v", s)
+	} else if s := l.Take(1, 1, second+int64(s.Retry)); !s.OK {
+		t.Errorf("refused at the end of Retry: %+v", s)
+	}
+}
+
+// TestSharedUseIsKept: what a newcomer used while there was no room for it
+// counts when it gets state of its own.
+func TestSharedUseIsKept(t *testing.T) {
+	seed := maphash.MakeSeed()
+	for name, l := range map[string]Limit{
+		"gcra":   gcraLimit(3, time.Minute, 3, 1),
+		"window": NewWindows(1).With(Rule{Count: 3, Per: time.Minute}),
+	} {
+		flood := func(now int64) {
+			for i := range 10_000 {
+				l.Take(maphash.Comparable(seed, i), 1, now)
+			}
+		}
+		flood(second)
+		late := maphash.Comparable(seed, -1)
+		now := 40 * second // those of the flood have 21 s left, the newcomer has 60
+		passed := 0
+		for range 10 {
+			if l.Take(late, 1, now).OK {
+				passed++
+			}
+		}
+		for range 30 { // until there is room, and the newcomer finds it
+			now += second
+			if l.Take(late, 1, now).OK {
+				passed++
+			}
+		}
+		if most := map[string]int{"gcra": 3 + 1, "window": 3}[name]; passed > most {
+			t.Errorf("%s: %d passed where %d may", name, passed, most)
+		}
+	}
+}
+
+// TestWindowChanges: a window whose rule or room changes goes on from what was
+// used.
+func TestWindowChanges(t *testing.T) {
+	w := NewWindows(1 << 20)
+	w.With(Rule{Count: 3, Per: time.Minute}).Charge(1, 3, second)
+	w.Room(1)
+	l := w.With(Rule{Count: 5, Per: time.Hour})
+	if s := l.Take(1, 2, 2*second); !s.OK || s.Remaining != 0 {
+		t.Errorf("%+v", s)
+	}
+	if s := w.With(Rule{Count: 2, Per: time.Minute}).Take(1, 1, 3*second); s.OK || s.Retry != 59*time.Second {
+		t.Errorf("lowered: %+v", s)
+	}
+	if s := w.With(Rule{Count: 2, Per: time.Minute}).Take(2, 1, 3*second); !s.OK {
+		t.Errorf("another key: %+v", s)
+	}
+	b := NewBuckets(1000)
+	b.With(Rule{3, time.Minute, 3}).Charge(1, 3, second)
+	b.Room(100_000)
+	if s := b.With(Rule{3, time.Minute, 3}).Take(1, 1, second); s.OK {
+		t.Errorf("more room made a bucket forget: %+v", s)
 	}
 }
 

@@ -26,12 +26,13 @@ type Store interface {
 }
 
 // Part returns the rule for a share of a limit: what one of several gateways
-// may let pass when it cannot ask the others.
-func (r Rule) Part(share float64) Rule {
-	part := Rule{Count: int64(float64(r.Count) * share), Per: r.Per, Burst: max(int64(float64(r.Burst)*share), 1)}
-	if part.Count < 1 {
-		// Less than one in the time is one in a longer time.
-		part.Count, part.Per = 1, min(time.Duration(float64(r.Per)/(float64(r.Count)*share)), LongestRule)
+// may let pass when it cannot ask the others. Where that is less than cost, it
+// is cost in a longer time.
+func (r Rule) Part(share float64, cost int64) Rule {
+	part := Rule{Count: int64(float64(r.Count) * share), Per: r.Per, Burst: max(int64(float64(r.Burst)*share), cost)}
+	if part.Count < cost {
+		longer := float64(r.Per) * float64(cost) / (float64(r.Count) * share)
+		part.Count, part.Per = cost, time.Duration(min(longer, float64(LongestRule)))
 	}
 	return part
 }

@@ -2,6 +2,7 @@ package limit
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -12,29 +13,47 @@ const MostInWindow = 10_000
 // commonWindows is how many states newcomers without room share.
 const commonWindows = 256
 
-// NewWindows returns the limit that in no time of r.Per more than r.Count units
-// pass, whenever that time begins. It remembers when each unit was taken, in at
-// most bytes bytes for all keys together.
-func NewWindows(r Rule, bytes int) Limit {
-	w := &windows{count: int(r.Count), per: int64(r.Per)}
-	most := 4
-	for most < w.count {
-		most *= 2
-	}
-	w.most = max(bytes/shards/(ringBytes+8*most), 1)
-	w.common = make([]ring, commonWindows)
-	return w
-}
-
-type windows struct {
-	count  int
-	per    int64
-	most   int // keys of a shard: there is room for all their times
+// Windows remembers when each unit of a key was taken.
+type Windows struct {
+	bytes  atomic.Int64 // of a shard
 	shards [shards]windowShard
 
 	mu     sync.Mutex
-	common []ring // shared by newcomers without room, so that a flood cannot buy itself a fresh start
+	common []ring       // shared by newcomers without room, so that a flood cannot buy itself a fresh start
+	lent   atomic.Int64 // until when any of them matters
 }
+
+// NewWindows makes room in at most bytes bytes for all keys together; debts may
+// take as much again.
+func NewWindows(bytes int) *Windows {
+	w := &Windows{common: make([]ring, commonWindows)}
+	w.Room(bytes)
+	return w
+}
+
+// Room changes the ceiling of the memory. What is remembered stays.
+func (w *Windows) Room(bytes int) { w.bytes.Store(int64(bytes / shards)) }
+
+// With returns the windows as a limit: in no time of r.Per more than r.Count
+// units pass, whenever that time begins. Several rules must not share the same
+// keys, but one may follow the other.
+func (w *Windows) With(r Rule) Limit {
+	l := &windowLimit{count: int(r.Count), per: int64(r.Per), largest: 4, Windows: w}
+	for l.largest < l.count {
+		l.largest *= 2
+	}
+	return l
+}
+
+type windowLimit struct {
+	*Windows
+	count   int
+	per     int64
+	largest int // times of a key, as a ring holds them
+}
+
+// most is how many keys a shard has room for, with all their times.
+func (w *windowLimit) most() int { return max(int(w.bytes.Load())/(ringBytes+8*w.largest), 1) }
 
 type windowShard struct {
 	mu    sync.Mutex
@@ -76,7 +95,7 @@ func (r *ring) push(t int64) {
 	r.n++
 }
 
-func (w *windows) Take(key uint64, cost, now int64) State {
+func (w *windowLimit) Take(key uint64, cost, now int64) State {
 	return w.with(key, now, func(r *ring) State {
 		// Times do not go back within a ring, even when two callers read the
 		// clock in the other order.
@@ -94,7 +113,7 @@ func (w *windows) Take(key uint64, cost, now int64) State {
 	})
 }
 
-func (w *windows) state(r *ring, now int64) State {
+func (w *windowLimit) state(r *ring, now int64) State {
 	s := State{OK: true, Remaining: int64(max(w.count-r.n, 0))}
 	if r.n > 0 {
 		s.Reset = time.Duration(r.newest() + w.per - now)
@@ -102,7 +121,7 @@ func (w *windows) state(r *ring, now int64) State {
 	return s
 }
 
-func (w *windows) refuse(r *ring, cost, now int64) State {
+func (w *windowLimit) refuse(r *ring, cost, now int64) State {
 	s := w.state(r, now)
 	s.OK, s.Retry = false, Never
 	if cost <= int64(w.count) {
@@ -112,14 +131,14 @@ func (w *windows) refuse(r *ring, cost, now int64) State {
 	return s
 }
 
-func (w *windows) Give(key uint64, cost, now int64) {
+func (w *windowLimit) Give(key uint64, cost, now int64) {
 	w.with(key, now, func(r *ring) State {
 		r.n = max(r.n-int(min(cost, MostInWindow)), 0)
 		return State{}
 	})
 }
 
-func (w *windows) Charge(key uint64, cost, now int64) {
+func (w *windowLimit) Charge(key uint64, cost, now int64) {
 	w.with(key, now, func(r *ring) State {
 		for range min(cost, int64(max(2*w.count-r.n, 0))) {
 			r.push(now)
@@ -128,7 +147,7 @@ func (w *windows) Charge(key uint64, cost, now int64) {
 	})
 }
 
-func (w *windows) Keys(now int64) (n int) {
+func (w *windowLimit) Keys(now int64) (n int) {
 	for i := range w.shards {
 		s := &w.shards[i]
 		s.mu.Lock()
@@ -143,7 +162,7 @@ func (w *windows) Keys(now int64) (n int) {
 }
 
 // with calls f with the ring of a key, which has forgotten what is past.
-func (w *windows) with(key uint64, now int64, f func(*ring) State) State {
+func (w *windowLimit) with(key uint64, now int64, f func(*ring) State) State {
 	s := &w.shards[key>>58]
 	s.mu.Lock()
 	if r := s.ring(key, now, w); r != nil {
@@ -157,15 +176,33 @@ func (w *windows) with(key uint64, now int64, f func(*ring) State) State {
 	defer w.mu.Unlock()
 	r := &w.common[key%commonWindows]
 	r.expire(now, w.per)
-	return f(r)
+	state := f(r)
+	if r.n > 0 {
+		w.lent.Store(max(w.lent.Load(), r.newest()+w.per))
+	}
+	return state
+}
+
+// inherit gives a new ring what its key may have used while it had to share.
+func (w *windowLimit) inherit(key uint64, to *ring, now int64) {
+	if w.lent.Load() <= now {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	from := &w.common[key%commonWindows]
+	from.expire(now, w.per)
+	for i := range from.n {
+		to.push(from.at(i))
+	}
 }
 
 // ring returns the ring of a key, nil when there is no room for another.
-func (s *windowShard) ring(key uint64, now int64, w *windows) *ring {
+func (s *windowShard) ring(key uint64, now int64, w *windowLimit) *ring {
 	if r := s.keys[key]; r != nil {
 		return r
 	}
-	if len(s.keys) >= w.most && !s.sweep(now, w.per) {
+	if len(s.keys) >= w.most() && !s.sweep(now, w.per) {
 		return nil
 	}
 	if s.keys == nil {
@@ -179,6 +216,7 @@ func (s *windowShard) ring(key uint64, now int64, w *windows) *ring {
 		s.drop(k, r, now, w.per)
 	}
 	r := new(ring)
+	w.inherit(key, r, now)
 	s.keys[key] = r
 	return r
 }

@@ -43,6 +43,7 @@ var (
 	descUpstreamEndpoints = desc("upstream_endpoints", "Endpoints by how they are: healthy, unhealthy or ejected.", "upstream", "state")
 
 	descSpared = desc("policy_spared_total", "Requests that a policy would have refused, or could not decide about, and let go on: by dry_run or by fail_open.", "policy", "reason")
+	descRedis  = desc("redis_up", "1 while Redis answers, 0 while it does not and policies do what they are set to do then.")
 
 	descReloads   = desc("config_reloads_total", "Configurations that were applied, the first one too, or were not.", "result")
 	descReloaded  = desc("config_last_reload_successful", "1 when the last reload was applied, 0 when it was not.")
@@ -61,7 +62,7 @@ func (c *collector) Describe(out chan<- *prometheus.Desc) {
 		descConnections, descAccepted, descHandshakes, descRefused, descUnaccepted, descPassed,
 		descUpstreamConnections, descUpstreamIdle, descUpstreamTunnels, descUpstreamOpened,
 		descUpstreamFailed, descUpstreamReused, descUpstreamRetried, descUpstreamEvents, descUpstreamFirstByte,
-		descUpstreamEndpoints, descSpared,
+		descUpstreamEndpoints, descSpared, descRedis,
 		descReloads, descReloaded, descSucceeded, descConfig,
 		descLogWritten, descLogDropped, descLogErrors,
 	} {
@@ -78,7 +79,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	c.routes.each(func(r *Route) { routes = append(routes, r) })
 	c.listeners.each(func(l *Listener) { listeners = append(listeners, l) })
 	c.upstreams.each(func(u *Upstream) { upstreams = append(upstreams, u) })
-	re, endpoints, let := c.reload, c.endpoints, maps.Clone(c.spared)
+	re, endpoints, let, redis := c.reload, c.endpoints, maps.Clone(c.spared), c.redis
 	c.mu.Unlock()
 
 	s := sink(out)
@@ -96,6 +97,13 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	}
 	for what, n := range let {
 		s.count(descSpared, n, what.policy, what.reason)
+	}
+	if redis != nil {
+		up := 0
+		if redis() {
+			up = 1
+		}
+		s.gauge(descRedis, up)
 	}
 	s.count(descReloads, re.ok, "ok")
 	s.count(descReloads, re.failed, "failed")

@@ -23,6 +23,7 @@ func TestGuide(t *testing.T) {
 	u.Event("shed")
 	m.Endpoints(func(yield func(upstream, state string, n int)) { yield("a", "healthy", 1) })
 	m.Spared("authorize")("dry_run")
+	m.Redis(func() bool { return false })
 	r.Begin(0)
 	l.Secured(0)
 	l.Moved(0, 1, 1)

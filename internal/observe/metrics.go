@@ -34,6 +34,7 @@ type Metrics struct {
 	reload    reload
 	endpoints func(yield func(upstream, state string, n int))
 	spared    map[spared]int
+	redis     func() bool // whether Redis answers; nil without one
 
 	logWritten, logDropped, logErrors atomic.Uint64
 }
@@ -77,6 +78,14 @@ func (m *Metrics) Endpoints(tell func(yield func(upstream, state string, n int))
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.endpoints = tell
+}
+
+// Redis says who tells, at every scrape, whether Redis answers; nil when there is
+// none to ask.
+func (m *Metrics) Redis(answers func() bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.redis = answers
 }
 
 // spared names what is counted of requests that policies let through.

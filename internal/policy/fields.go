@@ -51,6 +51,18 @@ func CheckValue(value string) *Fault {
 	return nil
 }
 
+// TakeOff returns a field of the answer that is meant for policies, and takes it
+// off the answer. Any number of policies may ask for the same one.
+func TakeOff(x *exchange.Exchange, name string) (value string, ok bool) {
+	r := &x.Response
+	if value, ok = r.Header.Lookup(name); ok {
+		r.Header.Del(name)
+		r.Taken.Add(name, value)
+		return value, true
+	}
+	return r.Taken.Lookup(name)
+}
+
 // IsToken reports whether s is a token (RFC 9110, section 5.6.2).
 func IsToken(s string) bool {
 	return exchange.IsToken(s)

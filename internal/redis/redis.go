@@ -46,6 +46,8 @@ type Store struct {
 	cancel context.CancelFunc
 	mu     sync.Mutex // guards closed against a new goroutine
 	closed bool
+	before time.Duration // the pause after the last failure
+	lately time.Time     // when that was
 	all    sync.WaitGroup
 }
 
@@ -64,7 +66,7 @@ func New(cfg *config.Redis, log *slog.Logger) (*Store, error) {
 	s := &Store{prefix: cfg.Prefix, log: log, option: option}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.down.Store(true)
-	s.all.Go(s.recover)
+	s.all.Go(func() { s.recover(0) })
 	return s, nil
 }
 
@@ -149,11 +151,30 @@ const (
 	firstTry   = 50 * time.Millisecond
 	slowestTry = 2 * time.Second
 	tryFor     = time.Second
+	goodFor    = 10 * time.Second // after which it counts as one that answers
 )
 
-// recover tries until the server answers.
-func (s *Store) recover() {
+// pause is how long to leave a server alone that fails now: at first not at
+// all, and ever longer when it answers only to fail again. s.mu is held.
+func (s *Store) pause(now time.Time) time.Duration {
+	switch {
+	case now.Sub(s.lately) > goodFor:
+		s.before = 0
+	case s.before == 0:
+		s.before = firstTry
+	default:
+		s.before = min(2*s.before, slowestTry)
+	}
+	s.lately = now
+	return s.before
+}
+
+// recover tries until the server answers, after a pause.
+func (s *Store) recover(pause time.Duration) {
 	wait, told := firstTry, false
+	if !s.sleep(pause) {
+		return
+	}
 	for {
 		err := s.try()
 		if err == nil {
@@ -167,14 +188,22 @@ func (s *Store) recover() {
 			told = true
 			s.log.Warn("redis does not answer, trying again", "error", err)
 		}
-		t := time.NewTimer(wait)
-		select {
-		case <-t.C:
-		case <-s.ctx.Done():
-			t.Stop()
+		if !s.sleep(wait) {
 			return
 		}
 		wait = min(2*wait, slowestTry)
+	}
+}
+
+// sleep reports false when the store was closed meanwhile.
+func (s *Store) sleep(d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-s.ctx.Done():
+		return false
 	}
 }
 
@@ -196,12 +225,17 @@ func (s *Store) try() error {
 }
 
 // failed notes that the server does not answer as it should, and has it tried.
+// An answer that speaks of one key only says nothing about the rest.
 func (s *Store) failed(err error) error {
+	if reply, ok := rueidis.IsRedisErr(err); ok && (strings.HasPrefix(reply.Error(), "WRONGTYPE ") || strings.HasPrefix(reply.Error(), "ERR ")) {
+		return fmt.Errorf("redis: %w", err)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.closed && s.down.CompareAndSwap(false, true) {
 		s.log.Warn("redis does not answer", "error", err)
-		s.all.Go(s.recover)
+		pause := s.pause(time.Now())
+		s.all.Go(func() { s.recover(pause) })
 	}
 	return fmt.Errorf("redis: %w", err)
 }

@@ -105,6 +105,54 @@ func TestTake(t *testing.T) {
 	}
 }
 
+// TestOddCalls: what a limit may ask is never an error, which would pass for a
+// server that does not answer.
+func TestOddCalls(t *testing.T) {
+	s := to(t, redistest.Start(t))
+	// More than a window holds, of a key that has none.
+	window := limit.Call{Key: "w", Rule: limit.Rule{Count: 3, Per: time.Hour, Burst: 3}, Cost: 5, Exact: true}
+	if st := take(t, s, window); st.OK || st.Retry != limit.Never || st.Remaining != 3 || st.Reset != 0 {
+		t.Errorf("%+v", st)
+	}
+	// Nothing, of a key that has none.
+	window.Cost = 0
+	if st := take(t, s, window); !st.OK || st.Remaining != 3 {
+		t.Errorf("%+v", st)
+	}
+	// What was counted in a period that is over, or was flushed, is given back.
+	used, ok, err := s.Use(within(t, 5*time.Second), limit.Quota{Key: "q", Limit: 10, Cost: -2, Slot: 7, Slots: 1, Keep: time.Hour})
+	if used != 0 || !ok || err != nil {
+		t.Errorf("%d, %v, %v", used, ok, err)
+	}
+	if used, _, err := s.Use(within(t, 5*time.Second), limit.Quota{Key: "q", Limit: 10, Cost: 1, Slot: 7, Slots: 1, Keep: time.Hour}); used != 1 || err != nil {
+		t.Errorf("%d, %v", used, err)
+	}
+}
+
+// TestDebt: what was charged over the limit is paid back before anything
+// passes.
+func TestDebt(t *testing.T) {
+	s := to(t, redistest.Start(t))
+	rate := limit.Call{Key: "r", Rule: limit.Rule{Count: 10, Per: time.Hour, Burst: 10}, Cost: 20}
+	if err := s.Add(within(t, 5*time.Second), []limit.Call{rate}); err != nil {
+		t.Fatal(err)
+	}
+	rate.Cost = 1
+	for range 2 {
+		if st := take(t, s, rate); st.OK || st.Remaining != 0 || st.Retry < 65*time.Minute || st.Retry > 66*time.Minute {
+			t.Errorf("%+v", st)
+		}
+	}
+	rate = limit.Call{Key: "r2", Rule: rate.Rule, Cost: 20, Exact: true}
+	if err := s.Add(within(t, 5*time.Second), []limit.Call{rate}); err != nil {
+		t.Fatal(err)
+	}
+	rate.Cost = 1
+	if st := take(t, s, rate); st.OK || st.Remaining != 0 || st.Retry < 59*time.Minute {
+		t.Errorf("%+v", st)
+	}
+}
+
 // TestExact has many goroutines through several stores at one limit.
 func TestExact(t *testing.T) {
 	server := redistest.Start(t)
@@ -212,6 +260,38 @@ func TestHeals(t *testing.T) {
 	server.Do("FLUSHALL")
 	if err := callFor(patience); err != nil {
 		t.Errorf("after a flush: %v", err)
+	}
+}
+
+// TestOneBadKey: a key that holds something else fails the calls that ask for
+// it, and nobody else's.
+func TestOneBadKey(t *testing.T) {
+	server := redistest.Start(t)
+	s := to(t, server)
+	server.Do("RPUSH", "gatehouse:bad", "x")
+	rule := limit.Rule{Count: 10, Per: time.Hour, Burst: 10}
+	for range 3 {
+		if err := s.Take(within(t, 5*time.Second), []limit.Call{{Key: "bad", Rule: rule, Cost: 1}}); err == nil || errors.Is(err, ErrDown) {
+			t.Fatalf("%v", err)
+		}
+		take(t, s, limit.Call{Key: "good", Rule: rule, Cost: 1})
+	}
+}
+
+// TestPauses: a server that answers when it is tried and fails the calls after
+// that is tried less and less often.
+func TestPauses(t *testing.T) {
+	s := new(Store)
+	now := time.Now()
+	want := []time.Duration{0, firstTry, 2 * firstTry, 4 * firstTry, 8 * firstTry, 16 * firstTry, 32 * firstTry, slowestTry, slowestTry}
+	for i, want := range want {
+		if got := s.pause(now); got != want {
+			t.Errorf("failure %d: tried after %v, want %v", i, got, want)
+		}
+		now = now.Add(time.Second)
+	}
+	if got := s.pause(now.Add(time.Minute)); got != 0 {
+		t.Errorf("after a good minute: tried after %v", got)
 	}
 }
 

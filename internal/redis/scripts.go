@@ -27,7 +27,7 @@ local key = KEYS[1]
 // would pass, -1 for never.
 var takeRate = newScript(preamble + `
 local interval, tau, cost = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local tat = math.max(math.min(tonumber(redis.call('GET', key) or 0), now + tau), now)
+local tat = math.max(math.min(tonumber(redis.call('GET', key) or 0), now + 2 * tau), now)
 local after = tat + cost * interval
 if after - now <= tau + 0.01 then
   redis.call('SET', key, string.format('%.3f', after), 'PX', math.ceil((after - now) / 1000) + 1)
@@ -35,7 +35,7 @@ if after - now <= tau + 0.01 then
 end
 local retry = math.ceil(after - now - tau)
 if cost * interval > tau + 0.01 then retry = -1 end
-return {0, math.floor((tau - tat + now) / interval + 0.0001), math.ceil(tat - now), retry}
+return {0, math.max(math.floor((tau - tat + now) / interval + 0.0001), 0), math.ceil(tat - now), retry}
 `)
 
 // addRate charges or gives back. A debt is at most one more limit.
@@ -65,6 +65,7 @@ if n + cost <= count then
   redis.call('PEXPIRE', key, math.ceil(per / 1000) + 1)
   return {1, count - n - cost, per, 0}
 end
+if n == 0 then return {0, count, 0, -1} end
 local reset = tonumber(redis.call('LINDEX', key, -1)) + per - now
 if cost > count then return {0, math.max(count - n, 0), reset, -1} end
 return {0, math.max(count - n, 0), reset, tonumber(redis.call('LINDEX', key, n + cost - count - 1)) + per - now}
@@ -98,8 +99,8 @@ for i = 1, #all, 2 do
   end
 end
 if cost > 0 and used + cost > limit and force ~= '1' then return {0, used} end
+if used + cost < 0 then cost = 0 - used end -- -used is -0 where nothing was used, and that is no integer to HINCRBY
 if cost ~= 0 then
-  if used + cost < 0 then cost = -used end
   redis.call('HINCRBY', key, slot, cost)
   redis.call('PEXPIRE', key, keep)
 end

@@ -117,16 +117,34 @@ var (
 	errOdd     = errors.New("a browser that does not send what browsers send")
 )
 
-// sign returns what speaks against a client, nil when nothing does.
+// sign returns what speaks against a client, nil when nothing does. Every line
+// is looked at: a service may read any of them.
 func (g *guard) sign(h *exchange.Header) error {
 	agent := h.Known(exchange.UserAgent)
 	switch {
 	case agent == "" && g.require:
 		return errMissing
-	case agent == "":
-		return nil
 	case g.require && h.Count(exchange.UserAgent) > 1:
 		return errSeveral
+	case !h.Has(exchange.UserAgent):
+		return nil
+	}
+	for line := range h.Values("User-Agent") {
+		if sign := g.line(line); sign != nil {
+			return sign
+		}
+	}
+	// Every browser since a decade sends these two with every request that it
+	// makes for a page.
+	if g.browsers && strings.HasPrefix(agent, "Mozilla/5.0 (") && strings.Contains(agent, "AppleWebKit/") &&
+		(!h.Has(exchange.Accept) || !h.Has(exchange.AcceptEncoding)) {
+		return errOdd
+	}
+	return nil
+}
+
+func (g *guard) line(agent string) error {
+	switch {
 	case len(agent) > g.longest:
 		return errLong
 	case g.regex != nil && g.regex.MatchString(agent):
@@ -136,12 +154,6 @@ func (g *guard) sign(h *exchange.Header) error {
 		if contains(agent, w) {
 			return errDenied
 		}
-	}
-	// Every browser since a decade sends these two with every request that it
-	// makes for a page.
-	if g.browsers && strings.HasPrefix(agent, "Mozilla/5.0 (") && strings.Contains(agent, "AppleWebKit/") &&
-		(!h.Has(exchange.Accept) || !h.Has(exchange.AcceptEncoding)) {
-		return errOdd
 	}
 	return nil
 }

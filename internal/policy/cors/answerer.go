@@ -164,15 +164,15 @@ func (a *answerer) Response(x *exchange.Exchange) {
 			return f.Known == exchange.Other && len(f.Name) > len(namespace) && exchange.EqualFold(f.Name[:len(namespace)], namespace)
 		})
 	}
-	if !a.any || x.Request.Method == "OPTIONS" {
-		a.vary(x)
-	}
+	a.vary(x)
 	origin := q.Known(exchange.Origin)
-	if origin == "" || q.Count(exchange.Origin) > 1 || !a.allows(origin) {
-		return
-	}
-	if a.any {
+	switch {
+	case a.any:
+		// Also where no page asks: what a cache keeps is for all (Fetch,
+		// "CORS protocol and HTTP caches").
 		origin = "*"
+	case origin == "" || q.Count(exchange.Origin) > 1 || !a.allows(origin):
+		return
 	}
 	h.Add("Access-Control-Allow-Origin", origin)
 	if a.credentials {
@@ -187,14 +187,21 @@ const namespace = "Access-Control-"
 
 // vary keeps caches from giving one origin's answer to another.
 func (a *answerer) vary(x *exchange.Exchange) {
-	on := "Origin"
+	h := &x.Response.Header
 	if x.Request.Method == "OPTIONS" {
-		on = "Access-Control-Request-Headers, Access-Control-Request-Method, Origin"
+		varyOn(h, "Access-Control-Request-Headers")
+		varyOn(h, "Access-Control-Request-Method")
 	}
-	for v := range x.Response.Header.Values("Vary") {
-		if exchange.HasToken(v, on) || exchange.HasToken(v, "*") {
+	if !a.any {
+		varyOn(h, "Origin")
+	}
+}
+
+func varyOn(h *exchange.Header, name string) {
+	for v := range h.Values("Vary") {
+		if exchange.HasToken(v, name) || exchange.HasToken(v, "*") {
 			return
 		}
 	}
-	x.Response.Header.AddKnown(exchange.Vary, on)
+	h.AddKnown(exchange.Vary, name)
 }

@@ -22,7 +22,7 @@ func Kind() *policy.Kind {
 }
 
 // Config says whose requests are taken. GET, HEAD and OPTIONS, which must not
-// change anything, are not looked at.
+// change anything, are not looked at, unless they open a WebSocket.
 type Config struct {
 	// Other origins whose pages may send requests.
 	TrustedOrigins policy.StringList `yaml:"trusted_origins" example:"https://admin.example.com"`
@@ -45,6 +45,8 @@ func (c *Config) Compile(env *policy.Env) (policy.Policy, error) {
 		scheme, host, ok := strings.Cut(o, "://")
 		if !ok || scheme != "https" && scheme != "http" || host == "" || strings.ContainsAny(host, "/?#@* ") || strings.ToLower(o) != o {
 			faults = append(faults, &policy.Fault{Field: fmt.Sprintf("trusted_origins[%d]", i), Text: fmt.Sprintf("%q is not an origin", o), Hint: "write https://host in lower case, with the port where it is not the usual one"})
+		} else if bare, usual := strings.CutSuffix(o, usual(scheme)); usual {
+			faults = append(faults, &policy.Fault{Field: fmt.Sprintf("trusted_origins[%d]", i), Text: fmt.Sprintf("%q never matches: browsers leave the usual port out", o), Hint: "write " + bare})
 		}
 		g.trusted[o] = true
 	}
@@ -83,7 +85,11 @@ func (g *guard) takes(x *exchange.Exchange) bool {
 	r := &x.Request
 	switch r.Method {
 	case "GET", "HEAD", "OPTIONS":
-		return true
+		// Browsers let any page open a WebSocket, with cookies, and read it:
+		// the server has to look at the origin (RFC 6455, section 10.2).
+		if r.Upgrade == "" {
+			return true
+		}
 	}
 	h := &r.Header
 	origin := h.Known(exchange.Origin)

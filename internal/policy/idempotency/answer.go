@@ -71,12 +71,25 @@ func (b *resumed) Interrupt() {
 	}
 }
 
-// appendAnswer writes an answer as it is kept. What belongs to the moment, or
-// to one client, is left out.
+// The first byte of a kept answer says how it is written: without a trailer,
+// as it was at first, or with one.
+const (
+	withoutTrailer = 1
+	withTrailer    = 2
+)
+
+// appendAnswer writes an answer as it is kept: the status, the fields, the
+// trailer, the body. What belongs to the moment is left out.
 func appendAnswer(b []byte, r *exchange.Response, body []byte) []byte {
-	b = append(b, 1)
+	b = append(b, withTrailer)
 	b = binary.BigEndian.AppendUint16(b, uint16(r.Status))
-	fields := r.Header.Fields()
+	b = appendFields(b, &r.Header)
+	b = appendFields(b, &r.Trailer)
+	return append(b, body...)
+}
+
+func appendFields(b []byte, h *exchange.Header) []byte {
+	fields := h.Fields()
 	at := len(b)
 	b = append(b, 0, 0)
 	n := 0
@@ -90,18 +103,32 @@ func appendAnswer(b []byte, r *exchange.Response, body []byte) []byte {
 		b = append(binary.BigEndian.AppendUint16(b, uint16(len(f.Value))), f.Value...)
 	}
 	binary.BigEndian.PutUint16(b[at:], uint16(n))
-	return append(b, body...)
+	return b
 }
 
 // readAnswer fills in an answer that was kept. It reports false for what is
 // none.
 func readAnswer(b []byte, r *exchange.Response) bool {
-	if len(b) < 5 || b[0] != 1 {
+	if len(b) < 3 || b[0] != withoutTrailer && b[0] != withTrailer {
 		return false
 	}
 	r.Status = int(binary.BigEndian.Uint16(b[1:]))
-	n := int(binary.BigEndian.Uint16(b[3:]))
-	b = b[5:]
+	rest, ok := readFields(b[3:], &r.Header)
+	if ok && b[0] == withTrailer {
+		rest, ok = readFields(rest, &r.Trailer)
+	}
+	if r.SetBody(rest); r.Trailer.Len() > 0 {
+		r.Length = exchange.Unknown // nothing comes behind a body of known length
+	}
+	return ok && r.Status >= 200 && r.Status <= 599
+}
+
+func readFields(b []byte, h *exchange.Header) (rest []byte, ok bool) {
+	if len(b) < 2 {
+		return nil, false
+	}
+	n := int(binary.BigEndian.Uint16(b))
+	b = b[2:]
 	cut := func() (string, bool) {
 		if len(b) < 2 {
 			return "", false
@@ -118,10 +145,9 @@ func readAnswer(b []byte, r *exchange.Response) bool {
 		name, ok := cut()
 		value, ok2 := cut()
 		if !ok || !ok2 {
-			return false
+			return nil, false
 		}
-		r.Header.Add(name, value)
+		h.Add(name, value)
 	}
-	r.SetBody(b)
-	return r.Status >= 200 && r.Status <= 599
+	return b, true
 }

@@ -87,7 +87,8 @@ func (k *keeper) Request(x *exchange.Exchange) policy.Verdict {
 	s := k.slot.Get(x)
 	s.key = "idempotency:" + key.Digest(k.at+"\x00"+caller(x)+"\x00"+text)
 	s.token = rand.Text()
-	b := replay.Begin{Key: s.key, Fingerprint: fingerprint(x), Token: s.token, Lease: k.lease, TTL: k.ttl, TakeOver: k.retry}
+	// A record outlasts its lease, or a twin could be carried out beside it.
+	b := replay.Begin{Key: s.key, Fingerprint: fingerprint(x), Token: s.token, Lease: k.lease, TTL: k.lease + k.ttl, TakeOver: k.retry}
 	return k.begin(x, s, b)
 }
 

@@ -66,6 +66,9 @@ func (m *meter) Request(x *exchange.Exchange) policy.Verdict {
 	case err != nil && m.open && !usage:
 		m.tell.Spared(policy.FailOpen, "a request was not counted: the store does not answer", "error", err)
 		return policy.Next
+	case err != nil && m.dryRun && !usage:
+		m.tell.Spared(policy.DryRun, "a request was let through by dry_run: the store does not answer", "error", err)
+		return policy.Next
 	case err != nil:
 		x.Fail(unknown.With(err))
 		return policy.Stop
@@ -129,8 +132,7 @@ func (m *meter) Response(x *exchange.Exchange) {
 	s := m.slot.Get(x)
 	h := &x.Response.Header
 	if m.costHeader != "" {
-		text, ok := h.Lookup(m.costHeader)
-		h.Del(m.costHeader)
+		text, ok := policy.TakeOff(x, m.costHeader)
 		if n, err := strconv.ParseInt(text, 10, 64); ok && err == nil && n >= 0 && s.counted && !x.Response.Local {
 			s.extra = min(n, 1e12) - m.cost
 		}
@@ -144,7 +146,7 @@ func (m *meter) Response(x *exchange.Exchange) {
 		p := &m.periods[i]
 		b := strconv.AppendQuote(make([]byte, 0, 64), p.name)
 		b = strconv.AppendInt(append(b, ";r="...), max(p.limit-s.used[i]-s.extra, 0), 10)
-		b = strconv.AppendInt(append(b, ";t="...), int64((s.reset[i].Sub(now)+time.Second-1)/time.Second), 10)
+		b = strconv.AppendInt(append(b, ";t="...), int64((max(s.reset[i].Sub(now), 0)+time.Second-1)/time.Second), 10)
 		h.Append(exchange.Field{Name: "RateLimit", Value: string(b)})
 	}
 }

@@ -52,7 +52,8 @@ type state struct {
 	known   uint8 // bit i: states[i] is what limit i said
 	taken   bool  // all of them allowed it, and it was counted
 	shared  bool  // it was counted in the shared store
-	extra   int64
+	settle  bool  // the shared store is still to be told what it did cost
+	cost    int64 // what it did cost
 }
 
 func (l *limiter) Request(x *exchange.Exchange) policy.Verdict {
@@ -67,11 +68,14 @@ func (l *limiter) Request(x *exchange.Exchange) policy.Verdict {
 	} else {
 		var err error
 		if refused, err = l.takeShared(x, s, now); err != nil {
-			switch l.failure {
-			case "open":
+			switch {
+			case l.failure == "open":
 				l.tell.Spared(policy.FailOpen, "limits are not kept: the store does not answer", "error", err)
 				return policy.Next
-			case "closed":
+			case l.failure == "closed" && l.dryRun:
+				l.tell.Spared(policy.DryRun, "a request was let through by dry_run: the store does not answer", "error", err)
+				return policy.Next
+			case l.failure == "closed":
 				x.Fail(unknown.With(err))
 				return policy.Stop
 			}
@@ -207,23 +211,23 @@ func (l *limiter) Response(x *exchange.Exchange) {
 // charge settles the difference between what was taken and what the upstream
 // says that the request did cost.
 func (l *limiter) charge(x *exchange.Exchange, s *state) {
-	text, ok := x.Response.Header.Lookup(l.costHeader)
+	text, ok := policy.TakeOff(x, l.costHeader)
 	if !ok {
 		return
 	}
-	x.Response.Header.Del(l.costHeader)
 	cost, err := strconv.ParseInt(text, 10, 64)
 	if err != nil || cost < 0 || !s.taken || x.Response.Local {
 		return
 	}
-	s.extra = min(cost, 1e9) - l.limits[0].cost
-	if s.extra == 0 || s.shared {
-		return // the shared store is told when the client has its answer
+	s.cost = min(cost, 1e9)
+	if s.shared {
+		s.settle = true // when the client has its answer
+		return
 	}
 	now := l.clock.Now()
 	for i := range l.limits {
 		one := &l.limits[i]
-		extra := min(cost, 1e9) - one.cost
+		extra := s.cost - one.cost
 		if extra > 0 {
 			one.local.Charge(s.keys[i], extra, now)
 		} else {
@@ -239,12 +243,17 @@ func (l *limiter) Done(x *exchange.Exchange) {
 		return
 	}
 	s := l.slot.Get(x)
-	if !s.shared || s.extra == 0 {
+	if !s.settle {
 		return
 	}
-	calls := l.calls(x)
-	for i := range calls {
-		calls[i].Cost = s.extra + l.limits[0].cost - calls[i].Cost
+	var calls []limit.Call
+	for _, c := range l.calls(x) {
+		if c.Cost = s.cost - c.Cost; c.Cost != 0 {
+			calls = append(calls, c)
+		}
+	}
+	if len(calls) == 0 {
+		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), l.timeout)
 	defer cancel()

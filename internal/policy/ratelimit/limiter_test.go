@@ -75,11 +75,16 @@ func TestRefusalDoesNotAllocate(t *testing.T) {
 }
 
 func TestPart(t *testing.T) {
-	for _, c := range []struct{ rule, want limit.Rule }{
-		{limit.Rule{Count: 90, Per: time.Minute, Burst: 30}, limit.Rule{Count: 30, Per: time.Minute, Burst: 10}},
-		{limit.Rule{Count: 1, Per: time.Minute, Burst: 1}, limit.Rule{Count: 1, Per: 3 * time.Minute, Burst: 1}},
+	for _, c := range []struct {
+		rule, want limit.Rule
+		cost       int64
+	}{
+		{limit.Rule{Count: 90, Per: time.Minute, Burst: 30}, limit.Rule{Count: 30, Per: time.Minute, Burst: 10}, 1},
+		{limit.Rule{Count: 1, Per: time.Minute, Burst: 1}, limit.Rule{Count: 1, Per: 3 * time.Minute, Burst: 1}, 1},
+		{limit.Rule{Count: 90, Per: time.Minute, Burst: 30}, limit.Rule{Count: 30, Per: time.Minute, Burst: 20}, 20},
+		{limit.Rule{Count: 9, Per: time.Minute, Burst: 9}, limit.Rule{Count: 6, Per: 2 * time.Minute, Burst: 6}, 6},
 	} {
-		got := c.rule.Part(1.0 / 3)
+		got := c.rule.Part(1.0/3, c.cost)
 		if got.Count != c.want.Count || got.Burst != c.want.Burst || got.Per.Round(time.Millisecond) != c.want.Per {
 			t.Errorf("%+v: %+v", c.rule, got)
 		}

@@ -214,23 +214,33 @@ func (c *Config) one(env *policy.Env, one *Limit, i int, at string) (compiled, [
 	// goes on from what was used.
 	id := env.At + "\x00" + out.name + "\x00" + one.By
 	out.key = "gatehouse:limit:" + key.Digest(id)
+	if out.exact {
+		out.key = "gatehouse:window:" + key.Digest(id) // the algorithms keep different things
+	}
 	local := out.rule
 	if c.Store == "redis" {
-		local = local.Part(float64(c.Share))
+		local = local.Part(float64(c.Share), one.Cost)
 	}
 	if out.exact {
-		kept := fmt.Sprintf("window %s %d %s %d", id, local.Count, local.Per, c.MaxKeys)
-		out.local = env.Keep(kept, func() any {
-			return limit.NewWindows(local, c.MaxKeys*bytesForKey)
-		}).(limit.Limit)
+		windows := env.Keep("windows "+id, func() any { return limit.NewWindows(c.MaxKeys * bytesForKey) }).(*limit.Windows)
+		windows.Room(c.MaxKeys * bytesForKey)
+		out.local = windows.With(local)
 	} else {
-		buckets := env.Keep(fmt.Sprintf("buckets %s %d", id, c.MaxKeys), func() any { return limit.NewBuckets(c.MaxKeys) }).(*limit.Buckets)
-		out.local = buckets.With(local)
+		out.local = c.buckets(env, "buckets "+id).With(local)
 	}
 	if c.Store == "redis" {
-		out.refused = env.Keep(fmt.Sprintf("refused %s %d %d", id, one.Cost, c.MaxKeys), func() any { return limit.NewBuckets(c.MaxKeys) }).(*limit.Buckets)
+		// How long the store refuses depends on the numbers: one that was
+		// raised is asked anew.
+		out.refused = c.buckets(env, fmt.Sprintf("refused %s %v %t %d", id, out.rule, out.exact, one.Cost))
 	}
 	return out, nil
+}
+
+// buckets finds live buckets. Their number may change.
+func (c *Config) buckets(env *policy.Env, key string) *limit.Buckets {
+	b := env.Keep(key, func() any { return limit.NewBuckets(c.MaxKeys) }).(*limit.Buckets)
+	b.Room(c.MaxKeys)
+	return b
 }
 
 // bytesForKey is the memory set aside for a key of an exact window. A window

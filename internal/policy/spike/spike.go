@@ -64,7 +64,8 @@ func (c *Config) Compile(env *policy.Env) (policy.Policy, error) {
 	s.by = by
 	s.seed = env.Keep("seed", func() any { return maphash.MakeSeed() }).(maphash.Seed)
 	s.clock = env.Keep("clock", func() any { return limit.NewClock() }).(*limit.Clock)
-	s.lines = env.Keep(fmt.Sprintf("%s %s %d", env.At, c.By, c.MaxKeys), func() any { return limit.NewBuckets(c.MaxKeys) }).(*limit.Buckets)
+	s.lines = env.Keep(env.At+" "+c.By, func() any { return limit.NewBuckets(c.MaxKeys) }).(*limit.Buckets)
+	s.lines.Room(c.MaxKeys)
 	return s, nil
 }
 
