@@ -185,15 +185,32 @@ func (s *srv) find(ctx context.Context) (found []*config.Endpoint, good time.Dur
 // file finds endpoints in a file. It is read again and again, and tells when
 // it changed: a look at its time would miss changes within the same tick.
 type file struct {
-	name string
-	seen []byte // what was told last, nil when that was a failure
+	name   string
+	looked bool   // it was read before
+	seen   []byte // what was told last, nil when that was a failure
 }
 
-// maxFile bounds the file, in bytes.
-const maxFile = 4 << 20
+const (
+	maxFile = 4 << 20 // bytes of the file
+	// fileRests is how long a change must stay as it is: whoever writes the
+	// file may be in the middle of it.
+	fileRests = 100 * time.Millisecond
+)
 
-func (f *file) find(context.Context) (found []*config.Endpoint, _ time.Duration, err error) {
+var errRestless = errors.New("the file is written all the time")
+
+func (f *file) find(ctx context.Context) (found []*config.Endpoint, _ time.Duration, err error) {
 	data, err := f.read()
+	for f.looked && err == nil && (f.seen == nil || !bytes.Equal(data, f.seen)) {
+		if !wait(ctx, fileRests) {
+			return nil, 0, errRestless
+		}
+		before := data
+		if data, err = f.read(); bytes.Equal(data, before) {
+			break
+		}
+	}
+	f.looked = true
 	if err == nil && f.seen != nil && bytes.Equal(data, f.seen) {
 		return nil, 0, errUnchanged
 	}
