@@ -154,18 +154,25 @@ func (f *finder) resolved(s *site, a *answer, known map[string][]string) (addres
 	var missing *net.DNSError
 	switch addresses, err = a.addresses, a.err; {
 	case err == nil:
-		if a.good > 0 && (f.good == 0 || a.good < f.good) {
-			f.good = a.good
-		}
+		f.goodFor(a.good)
 	case f.allowEmpty && (errors.Is(err, errNoAddress) || errors.As(err, &missing) && missing.IsNotFound):
 		return nil, nil
 	default:
 		addresses = f.known[s.hostport()]
+		f.goodFor(discover.FailedGood)
 	}
 	if len(addresses) > 0 {
 		known[s.hostport()] = addresses
 	}
 	return addresses, err
+}
+
+// goodFor says that one of the answers is good for so long, 0 when that is not
+// known.
+func (f *finder) goodFor(d time.Duration) {
+	if d > 0 && (f.good == 0 || d < f.good) {
+		f.good = d
+	}
 }
 
 // local reports whether an address belongs to this machine, to its link, to

@@ -74,6 +74,27 @@ func TestFailuresToResolveAreSeen(t *testing.T) {
 	}
 }
 
+// A failure is not good for as long as an answer would be: it is tried again
+// soon, however long the interval is.
+func TestFailedLookUpsAreTriedAgainSoon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := &names{answers: map[string]string{}}
+		u, err := New("test", discovered(config.Discovery{DNS: "a.example:80", Interval: dur(time.Hour)}), Options{Log: slog.New(slog.DiscardHandler), Resolver: n})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer synctest.Wait()
+		defer u.Retire()
+		time.Sleep(time.Minute)
+		n.set("a.example", "10.0.0.1")
+		time.Sleep(6 * time.Second)
+		synctest.Wait()
+		if got := addresses(u); got != "10.0.0.1:80" {
+			t.Errorf("endpoints are %q", got)
+		}
+	})
+}
+
 // One of several names that has no address is told of; the others serve.
 func TestANameAmongOthersThatFails(t *testing.T) {
 	n := &names{answers: map[string]string{"b.example": "10.0.0.3"}}

@@ -276,3 +276,22 @@ func TestFileThatIsBeingWritten(t *testing.T) {
 		})
 	})
 }
+
+// A look that failed is made again soon, however long the interval is.
+func TestFailedLooksAreMadeAgainSoon(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "endpoints.yaml")
+	synctest.Test(t, func(t *testing.T) {
+		s, err := New(&config.Discovery{File: name, Interval: config.Duration(time.Hour)}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		watched(t, s, func(l *told) {
+			l.wants(t, "error: no such file")
+			if err := os.WriteFile(name, []byte("- http://10.0.0.1:80\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(6 * time.Second)
+			l.wants(t, "http://10.0.0.1:80 1  0")
+		})
+	})
+}
