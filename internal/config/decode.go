@@ -90,7 +90,7 @@ func (d *decoder) fault(n *yaml.Node, text, hint string) {
 	if len(d.faults) > mostFaults {
 		return
 	}
-	d.faults = append(d.faults, Fault{File: d.part.name, Line: max(n.Line, 1), Col: max(n.Column, 1), Path: joinPath(d.path), Text: text, Hint: hint})
+	d.faults = append(d.faults, Fault{File: d.part.name, Line: max(n.Line, 1), Col: max(n.Column, 1), Path: joinPath(d.path), Text: concealed(text), Hint: concealed(hint)})
 }
 
 // faultAt is fault for a key below the present path.

@@ -201,7 +201,7 @@ func (p *part) readable() *Fault {
 }
 
 func (p *part) at(line, col int, text, hint string) *Fault {
-	return &Fault{File: p.name, Line: max(line, 1), Col: max(col, 1), Text: text, Hint: hint}
+	return &Fault{File: p.name, Line: max(line, 1), Col: max(col, 1), Text: concealed(text), Hint: concealed(hint)}
 }
 
 // syntax turns an error of the YAML parser into a fault, with a hint for the
