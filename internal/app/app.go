@@ -92,6 +92,7 @@ func New(source Source, version string, stderr io.Writer) (*App, error) {
 		},
 	})
 	a.metrics.Endpoints(a.endpoints)
+	a.metrics.Certificates(a.expiries)
 	a.front = front.New(front.Options{
 		Handler: a.gateway.Serve, Refused: a.gateway.Refused, Pass: a.gateway.Pass,
 		Metrics: a.metrics, Log: a.log.Logger, Sweeper: a.sweeper,
@@ -283,6 +284,21 @@ func (a *App) endpoints(yield func(upstream, state string, n int)) {
 	}
 }
 
+// expiries tells the metrics when the certificates expire. One that is not to
+// be had has no time.
+func (a *App) expiries(yield func(source, name string, expires time.Time)) {
+	for _, c := range a.certs.Status() {
+		if c.Expires.IsZero() {
+			continue
+		}
+		name := ""
+		if len(c.Names) > 0 {
+			name = c.Names[0]
+		}
+		yield(c.Source, name, c.Expires)
+	}
+}
+
 // Status tells how the gateway is.
 func (a *App) Status() admin.Status {
 	a.mu.Lock()
@@ -299,6 +315,9 @@ func (a *App) Status() admin.Status {
 		if u, ok := ups[name].(*upstream.Upstream); ok {
 			s.Upstreams = append(s.Upstreams, u.Status())
 		}
+	}
+	for _, c := range a.certs.Status() {
+		s.Certificates = append(s.Certificates, c)
 	}
 	return s
 }
