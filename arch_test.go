@@ -159,9 +159,13 @@ upstream/health <
 # exchange.
 upstream/discover < config
 
+# That files may have changed. What is in them it does not know: the
+# configuration and certificates ask it, and know nothing of each other.
+watch < 
+
 # Certificates and what is known of clients by them. Who listens, and what runs
 # over TLS, is not its business. net/http is there for the ACME library alone.
-certs < exchange config
+certs < exchange config watch
 
 # What enters the gateway. It hands exchanges to a function and does not know
 # what becomes of them.
@@ -238,7 +242,7 @@ google.golang.org/protobuf < policy/extauthz
 github.com/oschwald/maxminddb-golang < policy/ip
 
 # Watching files is part of the process's life, and of the certificates'.
-github.com/fsnotify/fsnotify < app certs
+github.com/fsnotify/fsnotify < watch
 
 # ACME: the library, the parts of it that its interface shows, its log, OCSP
 # responses, and updates of name servers. Endpoints found by name are good for

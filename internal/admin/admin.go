@@ -40,7 +40,9 @@ type Status struct {
 	Routes    int        `json:"routes"`
 	Listeners []Listener `json:"listeners"`
 	Upstreams []any      `json:"upstreams"` // each as it tells itself
-	Reload    Reload     `json:"reload"`    // the last one
+	// Certificates that are served, or are not to be had, each as it tells itself.
+	Certificates []any  `json:"certificates"`
+	Reload       Reload `json:"reload"` // the last one
 }
 
 // Listener is an open listener.

@@ -59,6 +59,9 @@ func (p *pages) status(w http.ResponseWriter, _ *http.Request) {
 	if s.Upstreams == nil {
 		s.Upstreams = []any{}
 	}
+	if s.Certificates == nil {
+		s.Certificates = []any{}
+	}
 	if s.Reload.Faults == nil {
 		s.Reload.Faults = config.Faults{}
 	}

@@ -62,12 +62,13 @@ type App struct {
 	ready   atomic.Bool
 	started time.Time
 
-	mu     sync.Mutex // one change at a time; guards what follows
-	cfg    *config.Config
-	logs   *accessLog
-	stores stores
-	admin  *admin.Server
-	status admin.Reload
+	mu      sync.Mutex // one change at a time; guards what follows
+	cfg     *config.Config
+	secrets []string // files
+	logs    *accessLog
+	stores  stores
+	admin   *admin.Server
+	status  admin.Reload
 }
 
 // New loads the configuration and starts to serve it. With a fault nothing is
@@ -77,7 +78,7 @@ func New(source Source, version string, stderr io.Writer) (*App, error) {
 	if faults.Fatal() {
 		return nil, examine(cfg, faults)
 	}
-	a := &App{source: source, version: version, started: time.Now()}
+	a := &App{source: source, version: version, started: time.Now(), secrets: cfg.SecretFiles()}
 	a.log = observe.NewLog(cfg.Observe.Log, stderr)
 	a.metrics = observe.NewMetrics(cfg.Observe.Metrics)
 	a.callers = consumer.New()
@@ -91,6 +92,7 @@ func New(source Source, version string, stderr io.Writer) (*App, error) {
 		},
 	})
 	a.metrics.Endpoints(a.endpoints)
+	a.metrics.Certificates(a.expiries)
 	a.front = front.New(front.Options{
 		Handler: a.gateway.Serve, Refused: a.gateway.Refused, Pass: a.gateway.Pass,
 		Metrics: a.metrics, Log: a.log.Logger, Sweeper: a.sweeper,
@@ -107,15 +109,20 @@ func New(source Source, version string, stderr io.Writer) (*App, error) {
 }
 
 // Reload reads the configuration again and applies it. With a fault nothing
-// changes, and log, metrics and status say so. The access log is opened again
-// in any case: whoever rotated it waits for nothing else.
-func (a *App) Reload() {
+// changes, and log, metrics and status say so. One that says the same as
+// before is applied only where somebody asked for it: files that it names may
+// hold something else. The access log is opened again in any case: whoever
+// rotated it waits for nothing else.
+func (a *App) Reload(asked bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.reopen()
 	cfg, faults := a.source.load()
+	if cfg != nil {
+		a.secrets = cfg.SecretFiles()
+	}
 	if !faults.Fatal() {
-		if cfg.Digest() == a.cfg.Digest() {
+		if !asked && cfg.Digest() == a.cfg.Digest() {
 			a.log.Info("configuration is unchanged", "digest", cfg.Digest())
 			return
 		}
@@ -131,6 +138,14 @@ func (a *App) Reload() {
 	for _, f := range faults {
 		a.log.Error("fault in the configuration", "fault", f.Error())
 	}
+}
+
+// Files lists what the configuration is read from: its file or folder, and the
+// files of its secrets, those of one that was refused too.
+func (a *App) Files() []string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return append([]string{a.source.Path}, a.secrets...)
 }
 
 // Reopen opens the access log again, and leaves the configuration as it is: for
@@ -270,6 +285,21 @@ func (a *App) endpoints(yield func(upstream, state string, n int)) {
 	}
 }
 
+// expiries tells the metrics when the certificates expire. One that is not to
+// be had has no time.
+func (a *App) expiries(yield func(source, name string, expires time.Time)) {
+	for _, c := range a.certs.Status() {
+		if c.Expires.IsZero() {
+			continue
+		}
+		name := ""
+		if len(c.Names) > 0 {
+			name = c.Names[0]
+		}
+		yield(c.Source, name, c.Expires)
+	}
+}
+
 // Status tells how the gateway is.
 func (a *App) Status() admin.Status {
 	a.mu.Lock()
@@ -286,6 +316,9 @@ func (a *App) Status() admin.Status {
 		if u, ok := ups[name].(*upstream.Upstream); ok {
 			s.Upstreams = append(s.Upstreams, u.Status())
 		}
+	}
+	for _, c := range a.certs.Status() {
+		s.Certificates = append(s.Certificates, c)
 	}
 	return s
 }

@@ -187,7 +187,7 @@ routes: []
 
 	other := serve(t, listenTCP(t), "other")
 	write(t, file, strings.Replace(text, plain, other, 1))
-	a.Reload()
+	a.Reload(true)
 	says(t, dial(t, address(t, a, "tcp")), "other")
 	fmt.Fprintln(old, "still there")
 	says(t, old, "still there")

@@ -4,112 +4,115 @@ import (
 	"context"
 	"crypto/sha256"
 	"io"
-	"os"
-	"path/filepath"
+	"sync"
 	"time"
 
-	"github.com/fsnotify/fsnotify"
-
 	"gatehouse.dev/gatehouse/internal/config"
+	"gatehouse.dev/gatehouse/internal/watch"
 )
 
 const (
-	// settle is how long the files must be quiet before they are read: editors
-	// and config maps write in several steps.
-	settle = 100 * time.Millisecond
-	// recheck is how often the files are compared in any case: network file
-	// systems do not tell of changes made elsewhere.
-	recheck = 5 * time.Second
+	// fileRests is for how long what the files hold must stay the same before
+	// it is loaded: whoever writes them may be in the middle of it.
+	fileRests = 100 * time.Millisecond
+	// mostRests bounds how often that is waited for: a file that is written all
+	// the time is loaded as it is.
+	mostRests = 5
 )
 
-// watch calls changed whenever the content of the configuration is another
-// one than that with the fingerprint seen, until ctx ends. It watches folders,
-// not files, because files are replaced by renaming and by swapping symbolic
-// links.
-func watch(ctx context.Context, path string, seen digest, changed func(), failed func(error)) {
-	var events chan fsnotify.Event
-	var errs chan error
-	w, err := fsnotify.NewWatcher()
-	if err != nil {
-		failed(err) // the recheck alone still works
-	} else {
-		defer w.Close()
-		events, errs = w.Events, w.Errors
-	}
-	recheck := time.NewTicker(recheck)
-	defer recheck.Stop()
-	quiet := time.NewTimer(0)
-	defer quiet.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-events:
-			quiet.Reset(settle)
-			continue
-		case err := <-errs:
-			failed(err)
-			continue
-		case <-quiet.C:
-		case <-recheck.C:
-		}
-		if w != nil {
-			for _, dir := range folders(path) {
-				// A folder that cannot be watched is rechecked.
-				_ = w.Add(dir)
-			}
-		}
-		if now := fingerprint(path); now != seen {
-			seen = now
-			changed()
-		}
-	}
+// follower calls a function when the configuration is another one: its files,
+// or those that its secrets are in.
+type follower struct {
+	changed func()
+	watch   *watch.Watcher
+
+	mu    sync.Mutex
+	paths []string
+	seen  digest
 }
 
-// folders returns the folders in which a change can alter what path means: its
-// own, itself if it is one, and that of every symbolic link on the way.
-func folders(path string) []string {
-	var out []string
-	if info, err := os.Stat(path); err == nil && info.IsDir() {
-		out = append(out, path)
+// follow begins to watch a configuration of which seen was loaded. It ends when
+// ctx does.
+func follow(ctx context.Context, seen digest, changed func(), failed func(error)) *follower {
+	f := &follower{changed: changed, seen: seen}
+	f.watch = watch.New(func() { f.look(ctx) }, failed)
+	context.AfterFunc(ctx, f.watch.Close)
+	return f
+}
+
+// files says where the configuration is, and its secrets.
+func (f *follower) files(paths []string) {
+	f.mu.Lock()
+	f.paths = paths
+	f.mu.Unlock()
+	f.watch.Follow(paths)
+}
+
+// look compares what the files hold with what was seen last.
+func (f *follower) look(ctx context.Context) {
+	f.mu.Lock()
+	paths := f.paths
+	f.mu.Unlock()
+	now := fingerprint(paths...)
+	if now == f.seen {
+		return
 	}
-	for range 8 {
-		out = append(out, filepath.Dir(path))
-		target, err := os.Readlink(path)
-		if err != nil {
+	for range mostRests {
+		rest := time.NewTimer(fileRests)
+		select {
+		case <-rest.C:
+		case <-ctx.Done():
+			rest.Stop()
+			return
+		}
+		before := now
+		if now = fingerprint(paths...); now == before {
 			break
 		}
-		if !filepath.IsAbs(target) {
-			target = filepath.Join(filepath.Dir(path), target)
-		}
-		path = target
 	}
-	return out
+	if now != f.seen {
+		f.seen = now
+		f.changed()
+	}
 }
 
-// digest stands for what the files at a path hold.
+// digest stands for what the files at some paths hold.
 type digest [sha256.Size]byte
 
-// fingerprint digests the names and contents of the files at path. What cannot
-// be read counts as it is: loading will say what is wrong with it.
-func fingerprint(path string) (sum digest) {
+// mostFile is how many bytes of a file count: larger ones are refused.
+const mostFile = 64 << 20
+
+// fingerprint digests the names and contents of the files at some paths. What
+// cannot be read counts as it is: loading will say what is wrong with it.
+func fingerprint(paths ...string) (sum digest) {
 	h := sha256.New()
-	files, fault := config.Files(path)
-	if fault != nil {
-		io.WriteString(h, fault.Error())
-	}
-	for _, name := range files {
-		io.WriteString(h, name+"\x00")
-		f, err := os.Open(name)
-		if err != nil {
-			io.WriteString(h, err.Error())
-			continue
+	for _, path := range paths {
+		files, fault := config.Files(path)
+		if fault != nil {
+			io.WriteString(h, fault.Error())
 		}
-		if _, err := io.Copy(h, f); err != nil {
-			io.WriteString(h, err.Error())
+		for _, name := range files {
+			io.WriteString(h, name+"\x00")
+			if err := digestFile(h, name); err != nil {
+				io.WriteString(h, err.Error())
+			}
 		}
-		f.Close()
 	}
 	h.Sum(sum[:0])
 	return sum
+}
+
+// digestFile leaves out what is no file: a pipe gives what it holds only once.
+func digestFile(h io.Writer, name string) error {
+	f, err := config.Open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil || !st.Mode().IsRegular() {
+		return err
+	}
+	_, err = io.Copy(h, io.LimitReader(f, mostFile))
+	return err
 }

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"gatehouse.dev/gatehouse/internal/config"
+	"gatehouse.dev/gatehouse/internal/watch"
 )
 
 // Options is what a Store is made from.
@@ -39,7 +40,7 @@ type Options struct {
 // and goes from one configuration to the next by Prepare and Commit.
 type Store struct {
 	o     Options
-	watch *watcher
+	watch *watch.Watcher
 
 	mu          sync.Mutex
 	pairs       map[config.Certificate]*pair
@@ -55,7 +56,7 @@ func New(o Options) *Store {
 		o: o, pairs: make(map[config.Certificate]*pair), pools: make(map[string]*pool),
 		sets: make(map[string]*Set), authorities: make(map[string]*authority),
 	}
-	s.watch = newWatcher(s.Recheck, func(err error) {
+	s.watch = watch.New(s.Recheck, func(err error) {
 		o.Log.Warn("certificate files cannot be watched, they are compared at intervals", "error", err)
 	})
 	return s
@@ -239,7 +240,7 @@ func (c *Change) Commit() {
 		files = append(files, f)
 	}
 	s.mu.Unlock()
-	s.watch.follow(files)
+	s.watch.Follow(files)
 	for _, a := range c.authorities {
 		a.manage(c.domains[a])
 	}
@@ -337,7 +338,7 @@ func (s *Store) Close() {
 	s.closed = true
 	s.mu.Unlock()
 	if !closed {
-		s.watch.close()
+		s.watch.Close()
 	}
 	for _, a := range authorities {
 		a.stop()

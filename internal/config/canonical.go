@@ -18,7 +18,7 @@ import (
 // written somewhere.
 func (c *Config) Fault(path, text, hint string) Fault {
 	path = strings.TrimRight(path, ".")
-	f := Fault{Path: path, Text: text, Hint: hint}
+	f := Fault{Path: path, Text: concealed(text), Hint: concealed(hint)}
 	if c.source != nil {
 		f.File, f.Line, f.Col = c.source.find(path)
 	}

@@ -37,6 +37,7 @@ func decode(parts []*part, faults Faults, cat *policy.Catalog) (*Config, Faults)
 		cfg.complete()
 		d.faults = append(d.faults, check(cfg, d.faults)...)
 	}
+	cfg.source.secrets = d.secrets
 	cfg.source.forget()
 	d.faults.Sort()
 	d.faults = d.faults.bounded()
@@ -60,7 +61,8 @@ type decoder struct {
 	places  map[string]Fault // where the keys of the upper two levels stand, over all parts
 	first   int              // index of the first entry of the next list, which is joined to those of earlier parts
 	depth   int
-	aliased int // nodes read through aliases
+	secrets []string // files of secrets
+	aliased int      // nodes read through aliases
 	inAlias int
 }
 
@@ -88,7 +90,7 @@ func (d *decoder) fault(n *yaml.Node, text, hint string) {
 	if len(d.faults) > mostFaults {
 		return
 	}
-	d.faults = append(d.faults, Fault{File: d.part.name, Line: max(n.Line, 1), Col: max(n.Column, 1), Path: joinPath(d.path), Text: text, Hint: hint})
+	d.faults = append(d.faults, Fault{File: d.part.name, Line: max(n.Line, 1), Col: max(n.Column, 1), Path: joinPath(d.path), Text: concealed(text), Hint: concealed(hint)})
 }
 
 // faultAt is fault for a key below the present path.
@@ -437,6 +439,7 @@ func (d *decoder) secret(n *yaml.Node, into *Secret) {
 	if !filepath.IsAbs(path) {
 		path = filepath.Join(filepath.Dir(d.part.name), path)
 	}
+	d.secrets = append(d.secrets, path)
 	data, err := readFile(path, 1<<20)
 	v := strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r")
 	switch {

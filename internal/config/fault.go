@@ -40,6 +40,27 @@ func (f Fault) Error() string {
 	return b.String()
 }
 
+// concealed leaves out of a text what stands before the @ of a URL, in whatever
+// shape: it may be a password, and faults are logged and shown.
+func concealed(text string) string {
+	if !strings.Contains(text, "@") {
+		return text
+	}
+	words := strings.SplitAfter(text, " ")
+	for i, word := range words {
+		at := strings.LastIndexByte(word, '@')
+		if at < 0 || !strings.Contains(word[:at], ":") {
+			continue
+		}
+		from := len(word) - len(strings.TrimLeft(word, `("'`))
+		if j := strings.Index(word[:at], "://"); j >= 0 {
+			from = j + len("://")
+		}
+		words[i] = word[:from] + "…" + word[at:]
+	}
+	return strings.Join(words, "")
+}
+
 func (f Fault) place() string {
 	if f.Line == 0 {
 		return f.File

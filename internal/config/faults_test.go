@@ -50,3 +50,21 @@ func TestFaults(t *testing.T) {
 		}
 	}
 }
+
+func TestFaultsConcealPasswords(t *testing.T) {
+	c := new(config.Config)
+	for text, want := range map[string]string{
+		`"http://me:pass@a.example" is wrong`:           `"http://…@a.example" is wrong`,
+		`"me:pass@a.example:80" is wrong`:               `"…@a.example:80" is wrong`,
+		`"https://me:p@ss/w?o#rd@a.example/x" and more`: `"https://…@a.example/x" and more`,
+		`write http://a.example, not http://me:x@b`:     `write http://a.example, not http://…@b`,
+		`"ops@example.com" is an address`:               `"ops@example.com" is an address`,
+		`nothing`:                                       `nothing`,
+		`a @ b: c`:                                      `a @ b: c`,
+	} {
+		f := c.Fault("", text, text)
+		if f.Text != want || f.Hint != want {
+			t.Errorf("%s becomes %q, %q", text, f.Text, f.Hint)
+		}
+	}
+}

@@ -8,8 +8,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v4"
@@ -85,8 +87,14 @@ func Files(path string) ([]string, *Fault) {
 	return names, nil
 }
 
+// Open opens a file to be read. A named pipe that nobody writes to is empty: it
+// would hold up everything otherwise.
+func Open(name string) (*os.File, error) {
+	return os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+}
+
 func readFile(name string, most int64) ([]byte, error) {
-	f, err := os.Open(name)
+	f, err := Open(name)
 	if err != nil {
 		return nil, err
 	}
@@ -193,7 +201,7 @@ func (p *part) readable() *Fault {
 }
 
 func (p *part) at(line, col int, text, hint string) *Fault {
-	return &Fault{File: p.name, Line: max(line, 1), Col: max(col, 1), Text: text, Hint: hint}
+	return &Fault{File: p.name, Line: max(line, 1), Col: max(col, 1), Text: concealed(text), Hint: concealed(hint)}
 }
 
 // syntax turns an error of the YAML parser into a fault, with a hint for the
@@ -268,9 +276,19 @@ func (limits) CheckAlias(int, int) error { return nil }
 // decoding and made again when a position is asked for, which happens only
 // when something is wrong.
 type source struct {
-	mu     sync.Mutex
-	parts  []*part
-	digest string
+	mu      sync.Mutex
+	parts   []*part
+	secrets []string // files that secrets were read from, or would have been
+	digest  string
+}
+
+// SecretFiles lists the files that secrets were read from, also those that
+// could not be read.
+func (c *Config) SecretFiles() []string {
+	if c.source == nil {
+		return nil
+	}
+	return slices.Compact(slices.Sorted(slices.Values(c.source.secrets)))
 }
 
 // find returns the position of a config path, or of its nearest parent that is

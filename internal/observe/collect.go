@@ -2,6 +2,7 @@ package observe
 
 import (
 	"maps"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -42,6 +43,8 @@ var (
 
 	descUpstreamEndpoints = desc("upstream_endpoints", "Endpoints by how they are: healthy, unhealthy or ejected.", "upstream", "state")
 
+	descExpires = desc("certificate_expiry_timestamp_seconds", "When a certificate that is served expires, by its file or ACME directory and its first name.", "source", "name")
+
 	descSpared = desc("policy_spared_total", "Requests that a policy would have refused, or could not decide about, and let go on: by dry_run or by fail_open.", "policy", "reason")
 	descRedis  = desc("redis_up", "1 while Redis answers, 0 while it does not and policies do what they are set to do then.")
 
@@ -62,7 +65,7 @@ func (c *collector) Describe(out chan<- *prometheus.Desc) {
 		descConnections, descAccepted, descHandshakes, descRefused, descUnaccepted, descPassed,
 		descUpstreamConnections, descUpstreamIdle, descUpstreamTunnels, descUpstreamOpened,
 		descUpstreamFailed, descUpstreamReused, descUpstreamRetried, descUpstreamEvents, descUpstreamFirstByte,
-		descUpstreamEndpoints, descSpared, descRedis,
+		descUpstreamEndpoints, descExpires, descSpared, descRedis,
 		descReloads, descReloaded, descSucceeded, descConfig,
 		descLogWritten, descLogDropped, descLogErrors,
 	} {
@@ -79,12 +82,15 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	c.routes.each(func(r *Route) { routes = append(routes, r) })
 	c.listeners.each(func(l *Listener) { listeners = append(listeners, l) })
 	c.upstreams.each(func(u *Upstream) { upstreams = append(upstreams, u) })
-	re, endpoints, let, redis := c.reload, c.endpoints, maps.Clone(c.spared), c.redis
+	re, endpoints, expiries, let, redis := c.reload, c.endpoints, c.expiries, maps.Clone(c.spared), c.redis
 	c.mu.Unlock()
 
 	s := sink(out)
 	if endpoints != nil {
 		endpoints(func(upstream, state string, n int) { s.gauge(descUpstreamEndpoints, n, upstream, state) })
+	}
+	if expiries != nil {
+		s.certificates(expiries)
 	}
 	for _, r := range routes {
 		r.collect(s)
@@ -230,6 +236,23 @@ func (u *Upstream) collect(s sink) {
 	s.count(descUpstreamReused, int(reused), u.name)
 	s.count(descUpstreamRetried, int(retried), u.name)
 	s.histogram(descUpstreamFirstByte, &firstByte, u.name)
+}
+
+// certificates sends when certificates expire. Of those with the same source
+// and name it is the one that expires first: two series of the same labels
+// would be none at all.
+func (s sink) certificates(expiries func(yield func(source, name string, expires time.Time))) {
+	type key struct{ source, name string }
+	first := make(map[key]time.Time)
+	expiries(func(source, name string, expires time.Time) {
+		k := key{strings.ToValidUTF8(source, "\uFFFD"), strings.ToValidUTF8(name, "\uFFFD")}
+		if t, ok := first[k]; !ok || expires.Before(t) {
+			first[k] = expires
+		}
+	})
+	for k, t := range first {
+		s.seconds(descExpires, float64(t.Unix()), k.source, k.name)
+	}
 }
 
 // sink makes metrics of sums.

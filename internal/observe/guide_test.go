@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"gatehouse.dev/gatehouse/internal/exchange"
 )
@@ -22,6 +23,7 @@ func TestGuide(t *testing.T) {
 	r, l, u := m.Route("a"), m.Listener("a"), m.Upstream("a")
 	u.Event("shed")
 	m.Endpoints(func(yield func(upstream, state string, n int)) { yield("a", "healthy", 1) })
+	m.Certificates(func(yield func(source, name string, expires time.Time)) { yield("a.crt", "a.example", time.Unix(1, 0)) })
 	m.Spared("authorize")("dry_run")
 	m.Redis(func() bool { return false })
 	r.Begin(0)

@@ -33,6 +33,7 @@ type Metrics struct {
 	upstreams table[Upstream]
 	reload    reload
 	endpoints func(yield func(upstream, state string, n int))
+	expiries  func(yield func(source, name string, expires time.Time))
 	spared    map[spared]int
 	redis     func() bool // whether Redis answers; nil without one
 
@@ -86,6 +87,15 @@ func (m *Metrics) Redis(answers func() bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.redis = answers
+}
+
+// Certificates says who tells, at every scrape, when each certificate expires,
+// by where it comes from and by its first name: files and names of the
+// configuration.
+func (m *Metrics) Certificates(tell func(yield func(source, name string, expires time.Time))) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.expiries = tell
 }
 
 // spared names what is counted of requests that policies let through.

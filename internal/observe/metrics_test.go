@@ -357,3 +357,18 @@ func TestSpared(t *testing.T) {
 		`gatehouse_policy_spared_total{policy="opa",reason="fail_open"}`:     "1",
 	})
 }
+
+// Two certificates with the same file and name are one series: two of the same
+// labels would leave no metrics at all.
+func TestCertificates(t *testing.T) {
+	m := newMetrics(1)
+	m.Certificates(func(yield func(source, name string, expires time.Time)) {
+		yield("a.crt", "a.example", time.Unix(200, 0))
+		yield("a.crt", "a.example", time.Unix(100, 0))
+		yield("b\xff.crt", "", time.Unix(300, 0))
+	})
+	expect(t, m, map[string]string{
+		`gatehouse_certificate_expiry_timestamp_seconds{name="a.example",source="a.crt"}`:  "100",
+		"gatehouse_certificate_expiry_timestamp_seconds{name=\"\",source=\"b\uFFFD.crt\"}": "300",
+	})
+}

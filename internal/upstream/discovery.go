@@ -68,14 +68,19 @@ type finder struct {
 	u                      *Upstream
 	allowEmpty, allowLocal bool
 	known                  map[string][]string // last good addresses of names
-	failing                bool
+	trouble                string              // what was told last of a failure, "" while there is none
 	last                   []string
 	good                   time.Duration // of the names resolved last, 0 when that is not known
 }
 
+// mostFound bounds the endpoints of one upstream that are found: each answer
+// is bounded, and still a few names could stand for millions of addresses.
+const mostFound = 10_000
+
 var (
 	errEmpty = errors.New("no endpoint was found")
-	errLocal = errors.New("all addresses found are loopback, link-local or of a metadata service, and allow_local is not set")
+	errLocal = errors.New("addresses found are loopback, link-local or of a metadata service, and allow_local is not set")
+	errMany  = fmt.Errorf("more than %d endpoints were found", mostFound)
 )
 
 // told takes what a source found. It returns how long the names in it are good.
@@ -88,8 +93,9 @@ func (f *finder) told(found []*config.Endpoint, err error) time.Duration {
 func (f *finder) take(found []*config.Endpoint, err error) {
 	u := f.u
 	var sites []*site
+	var some error
 	if err == nil {
-		sites, err = f.sites(found)
+		sites, some, err = f.sites(found)
 	}
 	if err == nil && len(sites) == 0 && !f.allowEmpty {
 		err = errEmpty
@@ -98,17 +104,10 @@ func (f *finder) take(found []*config.Endpoint, err error) {
 		return
 	}
 	if err != nil {
-		if !f.failing {
-			u.log.Warn("endpoints of an upstream cannot be found, the last ones stay in use", "upstream", u.name, "error", err)
-			u.meter.Event(DiscoveryFailed)
-		}
-		f.failing = true
+		f.tell("endpoints of an upstream cannot be found, the last ones stay in use", err)
 		return
 	}
-	if f.failing {
-		f.failing = false
-		u.meter.Event(DiscoveryWorked)
-	}
+	f.tell("some endpoints of an upstream cannot be found or are refused, the others and what is known of these stay in use", some)
 	now := make([]string, 0, len(sites))
 	for _, s := range sites {
 		now = append(now, fmt.Sprint(s.scheme, s.host, s.addresses, s.weight, s.zone, s.priority))
@@ -125,69 +124,87 @@ func (f *finder) take(found []*config.Endpoint, err error) {
 	u.rebuild()
 }
 
-// sites resolves names and leaves out what is refused.
-func (f *finder) sites(found []*config.Endpoint) (out []*site, err error) {
-	refused := 0
-	var failed error
-	known := make(map[string][]string)
-	for _, e := range found {
-		s, err := parseSite(e)
-		if err != nil {
-			return nil, err
+// tell tells of a failure once, and of its end.
+func (f *finder) tell(what string, err error) {
+	switch {
+	case err == nil && f.trouble != "":
+		f.trouble = ""
+		f.u.meter.Event(DiscoveryWorked)
+	case err != nil && f.trouble != what:
+		if f.trouble == "" {
+			f.u.meter.Event(DiscoveryFailed)
 		}
+		f.trouble = what
+		f.u.log.Warn(what, "upstream", f.u.name, "error", err)
+	}
+}
+
+// sites resolves names and leaves out what is refused. some is why not all of
+// what was found is there, or is not what the name server says now.
+func (f *finder) sites(found []*config.Endpoint) (out []*site, some, err error) {
+	all := make([]*site, len(found))
+	for i, e := range found {
+		if all[i], err = parseSite(e); err != nil {
+			return nil, nil, err
+		}
+	}
+	answers := f.u.lookUpEach(f.u.ctx, all)
+	known := make(map[string][]string)
+	count := 0
+	for i, s := range all {
 		if s.name != "" {
-			if s.addresses, err = f.resolve(s, known); err != nil {
-				failed = err
-				continue
+			var failed error
+			if s.addresses, failed = f.resolved(s, &answers[i], known); failed != nil {
+				some = failed
 			}
 		}
 		if !f.allowLocal {
 			n := len(s.addresses)
 			s.addresses = slices.DeleteFunc(slices.Clone(s.addresses), func(a string) bool { return s.network == "unix" || local(a) })
-			refused += n - len(s.addresses)
+			if len(s.addresses) < n {
+				some = errLocal
+			}
 		}
 		if len(s.addresses) > 0 {
 			out = append(out, s)
 		}
+		if count += len(s.addresses); count > mostFound {
+			return nil, nil, errMany
+		}
 	}
-	if len(out) > 0 {
-		f.known = known
+	if len(out) == 0 {
+		return nil, nil, some
 	}
-	switch {
-	case len(out) == 0 && failed != nil:
-		return nil, failed
-	case len(out) == 0 && refused > 0:
-		return nil, errLocal
-	case refused > 0:
-		f.u.log.Warn("endpoints that were found are refused: their addresses are local, and allow_local is not set",
-			"upstream", f.u.name, "refused", refused)
-	}
-	return out, nil
+	f.known = known
+	return out, some, nil
 }
 
-// resolve returns the addresses of a name, the last good ones when it cannot
-// be resolved. That a name does not exist is no failure where an empty answer
-// is allowed.
-func (f *finder) resolve(s *site, known map[string][]string) ([]string, error) {
-	key := net.JoinHostPort(s.name, s.port)
-	ctx, cancel := context.WithTimeout(f.u.ctx, resolveTimeout)
-	defer cancel()
-	addresses, good, err := f.u.lookUp(ctx, s)
+// resolved returns the addresses of a name, the last good ones beside the
+// error when it could not be resolved. That a name does not exist is no failure
+// where an empty answer is allowed.
+func (f *finder) resolved(s *site, a *answer, known map[string][]string) (addresses []string, err error) {
 	var missing *net.DNSError
-	switch {
+	switch addresses, err = a.addresses, a.err; {
 	case err == nil:
-		if good > 0 && (f.good == 0 || good < f.good) {
-			f.good = good
-		}
+		f.goodFor(a.good)
 	case f.allowEmpty && (errors.Is(err, errNoAddress) || errors.As(err, &missing) && missing.IsNotFound):
 		return nil, nil
-	case len(f.known[key]) > 0:
-		addresses = f.known[key]
 	default:
-		return nil, err
+		addresses = f.known[s.hostport()]
+		f.goodFor(discover.FailedGood)
 	}
-	known[key] = addresses
-	return addresses, nil
+	if len(addresses) > 0 {
+		known[s.hostport()] = addresses
+	}
+	return addresses, err
+}
+
+// goodFor says that one of the answers is good for so long, 0 when that is not
+// known.
+func (f *finder) goodFor(d time.Duration) {
+	if d > 0 && (f.good == 0 || d < f.good) {
+		f.good = d
+	}
 }
 
 // local reports whether an address belongs to this machine, to its link, to
@@ -202,22 +219,17 @@ func local(address string) bool {
 		return true
 	}
 	a = a.Unmap()
+	if nat64 := netip.MustParsePrefix("64:ff9b::/96"); nat64.Contains(a) { // RFC 6052, section 2.1
+		b := a.As16()
+		a = netip.AddrFrom4([4]byte(b[12:]))
+	}
 	if a.IsLoopback() || a.IsLinkLocalUnicast() || a.IsUnspecified() || a.IsMulticast() || strings.Contains(host, "%") {
 		return true
 	}
-	for _, m := range metadata() {
-		if a == m {
-			return true
-		}
+	switch a.String() {
+	// The last four are metadata services that are not link-local.
+	case "255.255.255.255", "fd00:ec2::254", "100.100.100.200", "168.63.129.16", "192.0.0.192":
+		return true
 	}
 	return false
-}
-
-// metadata are the addresses of metadata services that are not link-local.
-func metadata() [3]netip.Addr {
-	return [...]netip.Addr{
-		netip.MustParseAddr("fd00:ec2::254"),
-		netip.MustParseAddr("100.100.100.200"),
-		netip.MustParseAddr("192.0.0.192"),
-	}
 }

@@ -91,7 +91,7 @@ func TestFound(t *testing.T) {
 		f.told(urls("http://10.0.0.5"), nil)
 		wants("another", "10.0.0.5:80")
 		m := u.meter.(*counts)
-		if a, b := m.event(DiscoveryFailed), m.event(DiscoveryWorked); a != b || a < 3 {
+		if a, b := m.event(DiscoveryFailed), m.event(DiscoveryWorked); a != b || a != 2 {
 			t.Errorf("%d failures began and %d ended", a, b)
 		}
 	})

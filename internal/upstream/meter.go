@@ -30,7 +30,7 @@ const (
 	FailedOver      = "failed_over"      // another upstream served instead
 	Mirrored        = "mirrored"         // a copy of a request was sent
 	MirrorDropped   = "mirror_dropped"   // a copy was not sent: too many were under way, or its body is too long
-	DiscoveryFailed = "discovery_failed" // endpoints could not be looked for, or none were found
+	DiscoveryFailed = "discovery_failed" // endpoints could not be found, or a name not resolved
 	DiscoveryWorked = "discovery_worked" // they could again
 )
 

@@ -20,8 +20,12 @@ const (
 	resolveInterval = 10 * time.Second
 	// resolveAgain is how soon a name without any address is tried again.
 	resolveAgain = time.Second
-	// resolveTimeout bounds one look-up.
+	// resolveTimeout bounds one look-up, and roundTimeout those of all names of
+	// an upstream.
 	resolveTimeout = 5 * time.Second
+	roundTimeout   = 30 * time.Second
+	// mostLookUps is how many names of an upstream are looked up at once.
+	mostLookUps = 64
 )
 
 var errNoAddress = errors.New("answer holds no address")
@@ -63,40 +67,77 @@ func (u *Upstream) someUnknown() bool {
 // nothing. good is how long all of the answers are good, 0 when that is not
 // known.
 func (u *Upstream) lookUpAll(ctx context.Context, failing []bool) (changed bool, good time.Duration) {
-	answers := make([][]string, len(u.sites))
-	errs := make([]error, len(u.sites))
-	times := make([]time.Duration, len(u.sites))
-	var wg sync.WaitGroup
-	for i, s := range u.sites {
-		if s.name != "" {
-			wg.Go(func() { answers[i], times[i], errs[i] = u.lookUp(ctx, s) })
-		}
-	}
-	wg.Wait()
+	answers := u.lookUpEach(ctx, u.sites)
 	if ctx.Err() != nil {
 		return false, 0
 	}
 	for i, s := range u.sites {
-		if times[i] > 0 && (good == 0 || times[i] < good) {
-			good = times[i]
+		a := &answers[i]
+		if a.good > 0 && (good == 0 || a.good < good) {
+			good = a.good
 		}
 		switch {
 		case s.name == "":
-		case errs[i] != nil:
+		case a.err != nil:
 			if !failing[i] {
 				u.log.Warn("a name of an upstream cannot be resolved, its last addresses stay in use",
-					"upstream", u.name, "name", s.name, "addresses", s.addresses, "error", errs[i])
+					"upstream", u.name, "name", s.name, "addresses", s.addresses, "error", a.err)
+				u.meter.Event(DiscoveryFailed)
 			}
-		case !slices.Equal(answers[i], s.addresses):
+		case !slices.Equal(a.addresses, s.addresses):
 			u.log.Info("a name of an upstream has new addresses",
-				"upstream", u.name, "name", s.name, "addresses", answers[i])
+				"upstream", u.name, "name", s.name, "addresses", a.addresses)
 			u.mu.Lock()
-			s.addresses, changed = answers[i], true
+			s.addresses, changed = a.addresses, true
 			u.mu.Unlock()
 		}
-		failing[i] = errs[i] != nil
+		if failing[i] && a.err == nil {
+			u.meter.Event(DiscoveryWorked)
+		}
+		failing[i] = a.err != nil
 	}
 	return changed, good
+}
+
+// answer is what a name was resolved to.
+type answer struct {
+	addresses []string      // in a stable order
+	good      time.Duration // for how long, 0 when that is not known
+	err       error
+}
+
+// lookUpEach resolves the names of sites, many at once and each name once. It
+// begins anywhere, so that a name server that is too slow for all of them is
+// not asked for the same ones each time.
+func (u *Upstream) lookUpEach(ctx context.Context, sites []*site) []answer {
+	ctx, cancel := context.WithTimeout(ctx, roundTimeout)
+	defer cancel()
+	answers := make([]answer, len(sites))
+	first := make(map[string]int)
+	places := make(chan struct{}, mostLookUps)
+	var wg sync.WaitGroup
+	for _, i := range rand.Perm(len(sites)) {
+		s := sites[i]
+		if _, ok := first[s.hostport()]; ok || s.name == "" {
+			continue
+		}
+		first[s.hostport()] = i
+		places <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-places }()
+			a := &answers[i]
+			if a.err = ctx.Err(); a.err == nil {
+				a.addresses, a.good, a.err = u.lookUp(ctx, s)
+			}
+		})
+	}
+	wg.Wait()
+	for i, s := range sites {
+		if s.name != "" {
+			answers[i] = answers[first[s.hostport()]]
+		}
+	}
+	return answers
 }
 
 // lookUp returns the addresses of a name in a stable order, and how long they

@@ -27,6 +27,9 @@ type site struct {
 	addresses []string // to connect to; of a name: the last good answer
 }
 
+// hostport is what is resolved, with its port.
+func (s *site) hostport() string { return net.JoinHostPort(s.name, s.port) }
+
 // scheme is what an endpoint speaks. tcp stands for http: nothing is said over
 // it that the gateway would have to understand.
 type scheme string

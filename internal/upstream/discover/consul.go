@@ -76,7 +76,7 @@ func (c *consul) Watch(ctx context.Context, tell Tell) {
 			continue
 		}
 		failures = 0
-		if next != index {
+		if next != index || next == 0 { // without an index every answer may be new
 			tell(found, nil)
 		}
 		if next < index {

@@ -31,7 +31,7 @@ type Source interface {
 }
 
 // Tell is told a list of endpoints, or why there is none. It returns for how
-// long the names in it are known, 0 when that is not known.
+// long the names in it are good, 0 when that is not known.
 type Tell func(found []*config.Endpoint, err error) (good time.Duration)
 
 // Resolver looks up SRV records. A *net.Resolver is one. A *DNS also tells for
@@ -89,18 +89,28 @@ func (p *poll) Watch(ctx context.Context, tell Tell) {
 		if ctx.Err() != nil {
 			return
 		}
-		if !errors.Is(err, errUnchanged) {
+		unchanged := errors.Is(err, errUnchanged)
+		if !unchanged {
 			good = sooner(good, tell(found, err))
 		}
-		if err == nil && good > 0 && Good(good) < p.interval {
-			if !wait(ctx, Good(good)) {
-				return
-			}
-		} else if !sleep(ctx, p.interval) {
+		var ok bool
+		switch {
+		case err != nil && !unchanged:
+			ok = sleep(ctx, min(p.interval, FailedGood))
+		case good > 0 && Good(good) < p.interval:
+			ok = wait(ctx, Good(good))
+		default:
+			ok = sleep(ctx, p.interval)
+		}
+		if !ok {
 			return
 		}
 	}
 }
+
+// FailedGood is how long a failure is good at most: what was found before may
+// have changed since.
+const FailedGood = 5 * time.Second
 
 // sooner returns the shorter one of two times, of which 0 is not known.
 func sooner(a, b time.Duration) time.Duration {
@@ -185,15 +195,32 @@ func (s *srv) find(ctx context.Context) (found []*config.Endpoint, good time.Dur
 // file finds endpoints in a file. It is read again and again, and tells when
 // it changed: a look at its time would miss changes within the same tick.
 type file struct {
-	name string
-	seen []byte // what was told last, nil when that was a failure
+	name   string
+	looked bool   // it was read before
+	seen   []byte // what was told last, nil when that was a failure
 }
 
-// maxFile bounds the file, in bytes.
-const maxFile = 4 << 20
+const (
+	maxFile = 4 << 20 // bytes of the file
+	// fileRests is how long a change must stay as it is: whoever writes the
+	// file may be in the middle of it.
+	fileRests = 100 * time.Millisecond
+)
 
-func (f *file) find(context.Context) (found []*config.Endpoint, _ time.Duration, err error) {
+var errRestless = errors.New("the file is written all the time")
+
+func (f *file) find(ctx context.Context) (found []*config.Endpoint, _ time.Duration, err error) {
 	data, err := f.read()
+	for f.looked && err == nil && (f.seen == nil || !bytes.Equal(data, f.seen)) {
+		if !wait(ctx, fileRests) {
+			return nil, 0, errRestless
+		}
+		before := data
+		if data, err = f.read(); bytes.Equal(data, before) {
+			break
+		}
+	}
+	f.looked = true
 	if err == nil && f.seen != nil && bytes.Equal(data, f.seen) {
 		return nil, 0, errUnchanged
 	}

@@ -38,8 +38,15 @@ type kubernetes struct {
 // Where a pod finds its service account.
 const accountFolder = "/var/run/secrets/kubernetes.io/serviceaccount/"
 
-// watchTime is how long one watch lasts before the server ends it.
-const watchTime = 4 * time.Minute
+const (
+	// watchTime is how long one watch lasts before the server ends it.
+	watchTime = 4 * time.Minute
+	// watchPause is the least time from one watch to the next: a server, or what
+	// stands before it, may end them at once.
+	watchPause = time.Second
+	// watchWorked is how long things went well before a failure is a new one.
+	watchWorked = 30 * time.Second
+)
 
 func newKubernetes(c *config.Kubernetes, scheme string) (*kubernetes, error) {
 	api, token, ca := c.API, c.TokenFile, c.CAFile
@@ -86,12 +93,13 @@ func newKubernetes(c *config.Kubernetes, scheme string) (*kubernetes, error) {
 func (k *kubernetes) Watch(ctx context.Context, tell Tell) {
 	defer k.client.CloseIdleConnections()
 	for failures := 0; ; failures++ {
-		err := k.follow(ctx, func(found []*config.Endpoint) {
-			failures = 0
-			tell(found, nil)
-		})
+		begun := time.Now()
+		err := k.follow(ctx, func(found []*config.Endpoint) { tell(found, nil) })
 		if ctx.Err() != nil {
 			return
+		}
+		if time.Since(begun) > watchWorked {
+			failures = 0
 		}
 		if err != nil {
 			tell(nil, err)
@@ -113,6 +121,7 @@ func (k *kubernetes) follow(ctx context.Context, tell func([]*config.Endpoint)) 
 		return err
 	}
 	for {
+		begun := time.Now()
 		next, err := k.watch(ctx, version, tell)
 		var gone *statusError
 		if errors.As(err, &gone) && gone.status == http.StatusGone {
@@ -122,7 +131,7 @@ func (k *kubernetes) follow(ctx context.Context, tell func([]*config.Endpoint)) 
 			return err
 		}
 		version = next
-		if !sleep(ctx, 100*time.Millisecond) {
+		if !sleep(ctx, max(watchPause-time.Since(begun), watchPause/10)) {
 			return ctx.Err()
 		}
 	}
@@ -237,7 +246,9 @@ func (k *kubernetes) watch(ctx context.Context, version string, tell func([]*con
 		if err := json.Unmarshal(event.Object, s); err != nil {
 			return "", fmt.Errorf("endpoint slice: %w", err)
 		}
-		version = s.Metadata.ResourceVersion
+		if v := s.Metadata.ResourceVersion; v != "" { // "" would mean to begin anywhere
+			version = v
+		}
 		switch event.Type {
 		case "ADDED", "MODIFIED":
 			k.slices[s.Metadata.Name] = s

@@ -1,4 +1,4 @@
-package certs
+package watch
 
 import (
 	"errors"
@@ -21,7 +21,7 @@ func TestWhenFilesAreCompared(t *testing.T) {
 		var looks []time.Duration
 		var told []string
 		begin := time.Now()
-		w := &watcher{
+		w := &Watcher{
 			changed: func() {
 				mu.Lock()
 				defer mu.Unlock()
@@ -64,6 +64,10 @@ func TestWhenFilesAreCompared(t *testing.T) {
 		}
 		errs <- errors.New("lost events")
 		errs <- errors.New("lost events")
+		time.Sleep(time.Second)
+		if got := seen(); len(got) != 1 {
+			t.Errorf("after events were lost: looked at %v", got)
+		}
 		close(w.stop)
 		<-w.done
 		if !slices.Equal(told, []string{"lost events"}) {
@@ -96,6 +100,8 @@ func TestFolders(t *testing.T) {
 		in("etc", "a.crt"):  {in("etc"), in("data"), in("v1")},
 		in("data", "a.crt"): {in("data"), in("v1")},
 		in("none", "a.crt"): {in("none")},
+		in("v1"):            {in("v1"), dir},
+		in("data"):          {in("data"), dir, dir},
 		in("loop", "x"):     slices.Repeat([]string{in("loop")}, 8),
 	} {
 		if got := folders(path); !slices.Equal(got, want) {

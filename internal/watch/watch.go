@@ -1,4 +1,8 @@
-package certs
+// Package watch owns noticing that files may have changed, however they are put
+// there: written in place, renamed over others, or behind a symbolic link that
+// is swapped. It refuses to read them: what a change is, and whether it is good,
+// is for those who asked.
+package watch
 
 import (
 	"os"
@@ -11,19 +15,20 @@ import (
 )
 
 const (
-	// settle is how long the files must be quiet before they are read: a
-	// certificate and its key are written one after the other.
+	// settle is how long the files must be quiet before they are read: editors
+	// and config maps write in several steps, and a certificate and its key are
+	// written one after the other.
 	settle = 100 * time.Millisecond
 	// patience is how long that may take: a folder may never be quiet.
 	patience = time.Second
 	// recheck is how often the files are compared in any case: network file
 	// systems do not tell of changes made elsewhere.
-	recheck = 10 * time.Second
+	recheck = 5 * time.Second
 )
 
-// watcher calls a function when files may have changed. It watches folders, not
+// Watcher calls a function when files may have changed. It watches folders, not
 // files, because files are replaced by renaming and by swapping symbolic links.
-type watcher struct {
+type Watcher struct {
 	changed func()
 	failed  func(error)
 	notify  *fsnotify.Watcher // nil where the system has none
@@ -35,8 +40,11 @@ type watcher struct {
 	reported string
 }
 
-func newWatcher(changed func(), failed func(error)) *watcher {
-	w := &watcher{changed: changed, failed: failed, stop: make(chan struct{}), done: make(chan struct{})}
+// New returns a Watcher of no file. It calls changed from a goroutine of its
+// own, once when files have been quiet for a moment, and at intervals; and
+// failed for what goes wrong, once for each text. Close ends it.
+func New(changed func(), failed func(error)) *Watcher {
+	w := &Watcher{changed: changed, failed: failed, stop: make(chan struct{}), done: make(chan struct{})}
 	notify, err := fsnotify.NewWatcher()
 	if err != nil {
 		w.report(err)
@@ -48,8 +56,9 @@ func newWatcher(changed func(), failed func(error)) *watcher {
 	return w
 }
 
-// follow says which files are watched from now on.
-func (w *watcher) follow(files []string) {
+// Follow says which files are watched from now on. A folder among them stands
+// for the files in it.
+func (w *Watcher) Follow(files []string) {
 	w.mu.Lock()
 	w.files = slices.Clone(files)
 	w.mu.Unlock()
@@ -58,7 +67,7 @@ func (w *watcher) follow(files []string) {
 
 // subscribe watches the folders that matter now: a swapped link may lead into
 // another one.
-func (w *watcher) subscribe() {
+func (w *Watcher) subscribe() {
 	if w.notify == nil {
 		return
 	}
@@ -84,35 +93,39 @@ func (w *watcher) subscribe() {
 }
 
 // report tells of an error once.
-func (w *watcher) report(err error) {
+func (w *Watcher) report(err error) {
 	if text := err.Error(); text != w.reported {
 		w.reported = text
 		w.failed(err)
 	}
 }
 
-func (w *watcher) run(events <-chan fsnotify.Event, errs <-chan error) {
+func (w *Watcher) run(events <-chan fsnotify.Event, errs <-chan error) {
 	defer close(w.done)
 	tick := time.NewTicker(recheck)
 	defer tick.Stop()
 	var quiet <-chan time.Time
 	var begun time.Time
+	await := func() {
+		if quiet == nil {
+			begun = time.Now()
+		}
+		if time.Since(begun) < patience {
+			quiet = time.After(settle)
+		}
+	}
 	for {
 		select {
 		case <-w.stop:
 			return
 		case <-events:
-			if quiet == nil {
-				begun = time.Now()
-			}
-			if time.Since(begun) < patience {
-				quiet = time.After(settle)
-			}
+			await()
 			continue
-		case err := <-errs:
+		case err := <-errs: // what happened meanwhile is not told
 			w.mu.Lock()
 			w.report(err)
 			w.mu.Unlock()
+			await()
 			continue
 		case <-quiet:
 			quiet = nil
@@ -123,7 +136,8 @@ func (w *watcher) run(events <-chan fsnotify.Event, errs <-chan error) {
 	}
 }
 
-func (w *watcher) close() {
+// Close ends watching. When it returns nothing is called any more.
+func (w *Watcher) Close() {
 	close(w.stop)
 	<-w.done
 	if w.notify != nil {
@@ -133,8 +147,12 @@ func (w *watcher) close() {
 }
 
 // folders returns the folders in which a change can alter what a path means:
-// its own, and that of every symbolic link on the way to the file.
+// its own, itself if it is one, and that of every symbolic link on the way to
+// the file.
 func folders(path string) (list []string) {
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		list = append(list, path)
+	}
 	for range 8 {
 		list = append(list, filepath.Dir(path))
 		target, err := os.Readlink(path)
