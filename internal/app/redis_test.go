@@ -136,7 +136,7 @@ func TestRedisShown(t *testing.T) {
 		return shown() == "0"
 	})
 	write(t, file, text)
-	if a.Reload(); shown() != "" {
+	if a.Reload(true); shown() != "" {
 		t.Errorf("without redis it is shown as %q", shown())
 	}
 }

@@ -1,7 +1,6 @@
 package upstream
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -27,11 +26,7 @@ func (u *Upstream) discover(d *config.Discovery) error {
 	}
 	f := &finder{u: u, allowEmpty: d.AllowEmpty, allowLocal: d.AllowLocal, known: make(map[string][]string)}
 	if !u.still {
-		go func() {
-			for u.ctx.Err() == nil && f.watch(source) {
-				wait(u.ctx, afterPanic)
-			}
-		}()
+		go f.follow(source)
 	}
 	return nil
 }
@@ -39,17 +34,19 @@ func (u *Upstream) discover(d *config.Discovery) error {
 // afterPanic is how long nothing is looked for after a panic.
 const afterPanic = 10 * time.Second
 
-func wait(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-	case <-t.C:
+// follow has a source look for endpoints until the upstream ends, also after a
+// panic: an answer that nobody thought of must not end the gateway.
+func (f *finder) follow(source discover.Source) {
+	for f.watch(source) {
+		select {
+		case <-f.u.ctx.Done():
+			return
+		case <-time.After(afterPanic):
+		}
 	}
 }
 
-// watch has a source look for endpoints until the upstream ends, or a panic: an
-// answer that nobody thought of must not end the gateway.
+// watch is follow up to a panic.
 func (f *finder) watch(source discover.Source) (panicked bool) {
 	defer func() {
 		if v := recover(); v != nil {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"gatehouse.dev/gatehouse/internal/config"
+	"gatehouse.dev/gatehouse/internal/upstream/discover"
 )
 
 func discovered(d config.Discovery) *config.Upstream {
@@ -147,10 +148,6 @@ func TestDiscoveryByDNS(t *testing.T) {
 		wants(6*time.Second, "10.0.0.2:8080 10.0.0.3:8080")
 		n.set("a.example", "10.0.0.4")
 		wants(6*time.Second, "10.0.0.4:8080")
-		n.set("a.example", "what") // which panics
-		wants(6*time.Second, "10.0.0.4:8080")
-		n.set("a.example", "10.0.0.5")
-		wants(16*time.Second, "10.0.0.5:8080")
 	})
 }
 
@@ -233,4 +230,38 @@ func TestDiscoveryThatCannotBegin(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), `upstream "test"`) {
 		t.Error(err)
 	}
+}
+
+// odd is a source that panics before it tells of an endpoint.
+type odd struct{ panics int }
+
+func (o *odd) Watch(ctx context.Context, tell discover.Tell) {
+	if o.panics--; o.panics >= 0 {
+		panic("looking")
+	}
+	tell([]*config.Endpoint{{URL: "http://10.0.0.9", Weight: 1}}, nil)
+	<-ctx.Done()
+}
+
+// A panic while endpoints are looked for is a failure like any other.
+func TestPanicOfDiscovery(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		meter := new(counts)
+		u, err := New("test", discovered(config.Discovery{DNS: "a.example:8080"}), Options{Log: slog.New(slog.DiscardHandler), Resolver: static{}, Still: true, Meter: meter})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer synctest.Wait()
+		defer u.Retire()
+		go (&finder{u: u, known: make(map[string][]string)}).follow(&odd{panics: 2})
+		synctest.Wait()
+		if got := addresses(u); got != "" || meter.event(DiscoveryFailed) != 1 {
+			t.Errorf("endpoints are %q after %d failures", got, meter.event(DiscoveryFailed))
+		}
+		time.Sleep(2 * afterPanic)
+		synctest.Wait()
+		if got := addresses(u); got != "10.0.0.9:80" || meter.event(DiscoveryWorked) != 1 {
+			t.Errorf("endpoints are %q", got)
+		}
+	})
 }

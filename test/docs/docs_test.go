@@ -37,6 +37,7 @@ import (
 
 	"gatehouse.dev/gatehouse/examples"
 	"gatehouse.dev/gatehouse/internal/demo"
+	"gatehouse.dev/gatehouse/internal/policy/policytest"
 	"gatehouse.dev/gatehouse/test/live"
 )
 
@@ -124,10 +125,8 @@ func TestDocuments(t *testing.T) {
 				where := fmt.Sprintf("%s:%d", filepath.Base(file), b.line)
 				switch how, reason, _ := strings.Cut(b.run, ","); {
 				case b.language == "yaml":
-					for _, m := range secret.FindAllStringSubmatch(b.text, -1) {
-						if m[2] == ":-" {
-							t.Errorf("%s: the secret %s has a default", where, m[1])
-						}
+					if _, defaults := policytest.Secrets(b.text); defaults != nil {
+						t.Errorf("%s: secrets have defaults: %v", where, defaults)
 					}
 					check(t, where, dir, b.text)
 				case b.language != "sh":
@@ -207,16 +206,12 @@ func check(t *testing.T, where, dir, text string) {
 	}
 }
 
-// secret is a variable that holds a secret. No document has a default for one:
-// whoever copied it would have a secret that everybody knows.
-var secret = regexp.MustCompile(`\$\{([A-Z_]*(?:SECRET|KEY|TOKEN|PASSWORD|KEY_ID))(:-|\})`)
-
-// secrets is the environment that the configuration in a folder asks for. The
-// value is long enough, and base64, for whoever wants that.
+// secrets is the environment that the configuration in a folder asks for.
 func secrets(dir string) (env []string) {
 	text, _ := os.ReadFile(filepath.Join(dir, "gatehouse.yaml")) // there may be none yet
-	for _, m := range secret.FindAllStringSubmatch(string(text), -1) {
-		env = append(env, m[1]+"=c2VjcmV0IG9mIHRoZSBuYW1lIHNlcnZlciBhYmNkZWZn")
+	names, _ := policytest.Secrets(string(text))
+	for _, name := range names {
+		env = append(env, name+"="+policytest.Secret)
 	}
 	return env
 }

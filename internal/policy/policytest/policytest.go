@@ -290,6 +290,10 @@ func (s *Suite) readme(t *testing.T, k *policy.Kind) {
 		if strings.Contains(m[1], k.Name+":") {
 			examples++
 		}
+		names, _ := Secrets(m[1])
+		for _, name := range names {
+			t.Setenv(name, Secret)
+		}
 		r := newRig(t, s.Catalog, s.Services)
 		if faults := r.Apply(m[1]); len(faults) > 0 {
 			t.Errorf("an example has faults: %v\n%s", faults, m[1])
