@@ -46,8 +46,12 @@ func TestReaches(t *testing.T) {
 	}
 }
 
+// decisions is the room of policies that ask for a decision. Its step says for
+// all of them whom they ask.
+const decisions = "gatehouse.dev/gatehouse/internal/decision"
+
 // inspect returns what a package has of outside, and whether it declares
-// Reaches.
+// Reaches, or has the step of a room that does.
 func inspect(t *testing.T, dir string) (uses []string, says bool) {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
@@ -72,6 +76,7 @@ func inspect(t *testing.T, dir string) (uses []string, says bool) {
 			case *ast.BasicLit:
 				if text, err := strconv.Unquote(n.Value); err == nil {
 					note(text) // an import
+					says = says || text == decisions
 					note("service " + text)
 				}
 			case *ast.FuncDecl:
