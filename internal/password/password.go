@@ -114,6 +114,15 @@ func parseArgon2(text string) (*Hash, error) {
 	return &Hash{salt: salt, sum: sum, memory: uint32(n[0]), time: uint32(n[1]), lanes: uint8(n[2])}, nil
 }
 
+// Cost tells what it takes to compare with the hash: hashes of the same cost take
+// the same time.
+func (h *Hash) Cost() string {
+	if h.bcrypt != nil {
+		return string(h.bcrypt[:7])
+	}
+	return fmt.Sprintf("$argon2id$m=%d,t=%d,p=%d$%d", h.memory, h.time, h.lanes, len(h.sum))
+}
+
 // Like returns a hash that costs the same as h and that no password matches.
 // Whoever asks for an unknown user is made to wait as long as for a known one.
 func (h *Hash) Like() *Hash {
