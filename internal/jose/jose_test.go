@@ -310,6 +310,35 @@ func TestSource(t *testing.T) {
 	})
 }
 
+// TestHangingIssuer has an issuer that takes the question and says nothing: a
+// request waits for as long as it may, and no longer, and so does the end.
+func TestHangingIssuer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		load := func(ctx context.Context) (*jose.Set, error) {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}
+		s := jose.NewSource(slog.New(slog.DiscardHandler), jose.Timing{Refresh: time.Hour, Cooldown: time.Minute, Patience: 3 * time.Second}, load)
+		for range 2 {
+			begun := time.Now()
+			if _, err := s.Find("", "RS256"); !errors.Is(err, jose.ErrUnavailable) || time.Since(begun) != 3*time.Second {
+				t.Errorf("after %v: %v", time.Since(begun), err)
+			}
+		}
+		ended := make(chan error)
+		go func() {
+			_, err := s.Find("a", "RS256")
+			ended <- err
+		}()
+		synctest.Wait()
+		begun := time.Now()
+		s.Retire()
+		if err := <-ended; !errors.Is(err, jose.ErrUnavailable) || time.Since(begun) != 0 {
+			t.Errorf("at the end, after %v: %v", time.Since(begun), err)
+		}
+	})
+}
+
 // TestSlowIssuer has an issuer that takes longer to answer than the cool-down
 // lasts, and tokens with unknown keys come all the time: it has its rest all the
 // same.
