@@ -274,8 +274,15 @@ func TestRemoveLines(t *testing.T) {
 		lines []string
 		stay  int
 	}{
-		{[]string{"Basic a"}, 0}, {[]string{"basic"}, 0}, {[]string{"Bearer a"}, 0}, {[]string{"DPoP a"}, 0}, {[]string{"Negotiate a"}, 1},
-		{[]string{"Negotiate a", "Basic a"}, 0}, {[]string{"Basic a", "Negotiate a"}, 0}, {[]string{"", "BEARER a"}, 0}, {[]string{"Negotiate a", "dpop a"}, 0},
+		{[]string{"Basic a"}, 0},
+		{[]string{"basic"}, 0},
+		{[]string{"Bearer a"}, 0},
+		{[]string{"DPoP a"}, 0},
+		{[]string{"Negotiate a"}, 1},
+		{[]string{"Negotiate a", "Basic a"}, 0},
+		{[]string{"Basic a", "Negotiate a"}, 0},
+		{[]string{"", "BEARER a"}, 0},
+		{[]string{"Negotiate a", "dpop a"}, 0},
 		{[]string{"Negotiate a", "Digest b"}, 2},
 	} {
 		x := exchange.Get()

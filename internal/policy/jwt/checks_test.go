@@ -39,9 +39,19 @@ func TestLeeway(t *testing.T) {
 			after any
 			want  int
 		}{
-			{"exp", -9, 200}, {"exp", -10, 401}, {"exp", -9.5, 401}, {"exp", -8.5, 200}, {"exp", nil, 401},
-			{"nbf", 10, 200}, {"nbf", 11, 401}, {"nbf", -1000, 200}, {"nbf", nil, 200},
-			{"iat", 10, 200}, {"iat", 11, 401}, {"iat", -1000, 200}, {"iat", nil, 200},
+			{"exp", -9, 200},
+			{"exp", -10, 401},
+			{"exp", -9.5, 401},
+			{"exp", -8.5, 200},
+			{"exp", nil, 401},
+			{"nbf", 10, 200},
+			{"nbf", 11, 401},
+			{"nbf", -1000, 200},
+			{"nbf", nil, 200},
+			{"iat", 10, 200},
+			{"iat", 11, 401},
+			{"iat", -1000, 200},
+			{"iat", nil, 200},
 		} {
 			claims := map[string]any{"iss": "me", "aud": "shop", "sub": "a", "exp": now + 100}
 			switch after := c.after.(type) {
