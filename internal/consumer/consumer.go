@@ -26,9 +26,16 @@ func (c *Change) drop(old *config.Consumer) {
 	}
 	c.names = append(c.names, change[string]{key: old.Name})
 	for _, cred := range old.Credentials {
-		if cred != nil {
-			c.put(cred, nil)
+		if cred == nil {
+			continue
 		}
+		if b := cred.Basic; b != nil {
+			// It was read once, when it came.
+			if h, err := password.Parse(b.PasswordHash.Reveal()); err == nil {
+				c.count(h, -1)
+			}
+		}
+		c.put(cred, nil)
 	}
 }
 
@@ -56,7 +63,7 @@ func (c *Change) add(next *config.Consumer) (faults []fault) {
 				continue
 			}
 			e.proof = &proof{hash: h}
-			c.dummy = h.Like()
+			c.count(h, 1)
 		}
 		if s := cred.Signature; s != nil {
 			key, path, err := signatureKey(s)

@@ -18,7 +18,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"gatehouse.dev/gatehouse/internal/config"
@@ -94,7 +93,7 @@ type Index struct {
 	signs  table[string]
 	people table[string]
 
-	dummy atomic.Pointer[password.Hash] // what an unknown user's password is compared with
+	strangers *strangers
 }
 
 // New returns an empty index.
@@ -102,7 +101,7 @@ func New() *Index {
 	seed := maphash.MakeSeed()
 	text := func(s string) uint64 { return maphash.String(seed, s) }
 	same := func(a, b string) bool { return a == b }
-	x := &Index{consumers: make(map[string]*config.Consumer)}
+	x := &Index{consumers: make(map[string]*config.Consumer), strangers: newStrangers()}
 	for _, t := range []*table[string]{&x.names, &x.users, &x.certs, &x.signs, &x.people} {
 		t.hash, t.equal = text, same
 	}
@@ -112,7 +111,6 @@ func New() *Index {
 		return maphash.String(seed, s.issuer)*31 + maphash.String(seed, s.subject)
 	}
 	x.tokens.equal = func(a, b subject) bool { return a == b }
-	x.dummy.Store(password.Nobody())
 	return x
 }
 
@@ -136,12 +134,12 @@ func (x *Index) APIKey(sum [32]byte, who *exchange.Who) error {
 
 // Password identifies the consumer of a user name, and returns what the
 // password has to match. For an unknown user it returns a hash that nothing
-// matches and that costs the same, so that both take the same time; it must be
-// compared with in any case.
+// matches and that costs what that of a user does, so that both take the same
+// time; it must be compared with in any case.
 func (x *Index) Password(username string, who *exchange.Who) (*password.Hash, error) {
 	c := x.users.find(username)
 	if c == nil {
-		return x.dummy.Load(), ErrUnknown
+		return x.strangers.find(username), ErrUnknown
 	}
 	return c.proof.hash, c.identify(who)
 }
@@ -207,7 +205,7 @@ type Change struct {
 	certs  []change[string]
 	signs  []change[string]
 	people []change[string]
-	dummy  *password.Hash
+	costs  costs
 }
 
 // Prepare works out what has to change to make the index say what a
@@ -275,9 +273,7 @@ func (c *Change) Commit() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.consumers = c.next
-	if c.dummy != nil {
-		x.dummy.Store(c.dummy)
-	}
+	x.strangers.commit(c.costs)
 	commit(&x.keys, c.keys)
 	commit(&x.users, c.users)
 	commit(&x.tokens, c.tokens)

@@ -6,7 +6,9 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"regexp"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -15,6 +17,7 @@ import (
 	"gatehouse.dev/gatehouse/internal/config"
 	"gatehouse.dev/gatehouse/internal/consumer"
 	"gatehouse.dev/gatehouse/internal/exchange"
+	"gatehouse.dev/gatehouse/internal/password"
 	"gatehouse.dev/gatehouse/internal/policy"
 )
 
@@ -151,6 +154,71 @@ consumers:
 	}
 	if h, err := consumer.New().Password("bob", &who); !errors.Is(err, consumer.ErrUnknown) || h == nil {
 		t.Errorf("without any user: %v", err)
+	}
+}
+
+// TestStrangers has users whose hashes differ in what they cost. Nobody can tell
+// an unknown name by the time that it takes: it takes that of one of those that
+// there are, and always of the same.
+func TestStrangers(t *testing.T) {
+	const cheap, dear = "$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4", "$2y$10$.vGA1O9wmRjrwAVXD98HNOgsNpDczlqm3Jq7KnEd1rVAGv3Fykk1a"
+	user := func(name, hash string) string {
+		return "\n  - { name: " + name + ", credentials: [ { basic: { username: " + name + ", password_hash: \"" + hash + "\" } } ] }"
+	}
+	cost := func(text string) string {
+		h, err := password.Parse(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return h.Cost()
+	}
+	x := consumer.New()
+	for _, c := range []struct {
+		name, consumers string
+		want            []string
+	}{
+		{"nobody", " []", []string{password.Nobody().Cost()}},
+		{"one", user("ann", cheap), []string{cost(cheap)}},
+		{"two", user("ann", cheap) + user("bob", dear), []string{cost(cheap), cost(dear)}},
+		{"two, in another order", user("bob", dear) + user("ann", cheap), []string{cost(cheap), cost(dear)}},
+		{"three", user("ann", cheap) + user("bob", dear) + user("joe", dear), []string{cost(cheap), cost(dear)}},
+		{"two of a kind", user("bob", dear) + user("joe", dear), []string{cost(dear)}},
+		{"another hash", user("bob", cheap) + user("joe", dear), []string{cost(cheap), cost(dear)}},
+		{"one is left", user("bob", cheap), []string{cost(cheap)}},
+		{"nobody again", " []", []string{password.Nobody().Cost()}},
+	} {
+		load(t, x, "consumers:"+c.consumers)
+		seen := make(map[string]bool)
+		for n := range 100 {
+			var who exchange.Who
+			name := fmt.Sprintf("stranger-%d", n)
+			h, err := x.Password(name, &who)
+			again, _ := x.Password(name, &who)
+			if !errors.Is(err, consumer.ErrUnknown) || h.Cost() != again.Cost() {
+				t.Fatalf("%s: %s costs %s and then %s, %v", c.name, name, h.Cost(), again.Cost(), err)
+			}
+			seen[h.Cost()] = true
+		}
+		if got := slices.Sorted(maps.Keys(seen)); !slices.Equal(got, slices.Sorted(slices.Values(c.want))) {
+			t.Errorf("%s: unknown names cost %q, want %q", c.name, got, c.want)
+		}
+	}
+	// The same one at a time.
+	put := func(name, hash string) {
+		t.Helper()
+		if err := x.Put(&config.Consumer{Name: name, Credentials: []*config.Credential{{Basic: &config.BasicUser{Username: name, PasswordHash: policy.NewSecret(hash)}}}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put("ann", cheap)
+	put("bob", dear)
+	put("bob", cheap)
+	x.Delete("ann")
+	var who exchange.Who
+	for n := range 100 {
+		if h, _ := x.Password(fmt.Sprint(n), &who); h.Cost() != cost(cheap) {
+			t.Fatalf("after all others have gone an unknown name costs %s", h.Cost())
+		}
 	}
 }
 

@@ -326,9 +326,7 @@ func (b *Binding) Remove(r *exchange.Request) {
 		return
 	}
 	r.Header.Del("DPoP")
-	if scheme, _, _ := strings.Cut(r.Header.Known(exchange.Authorization), " "); exchange.EqualFold(scheme, "DPoP") {
-		r.Header.DelKnown(exchange.Authorization)
-	}
+	removeScheme(&r.Header, "Authorization", "DPoP")
 }
 
 const dpopAlgorithms = "ES256 ES384 ES512 PS256 PS384 PS512 RS256 RS384 RS512 EdDSA Ed25519"

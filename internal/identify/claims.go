@@ -1,10 +1,82 @@
 package identify
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
+
+	"gatehouse.dev/gatehouse/internal/exchange"
 )
+
+// Claims is what a token that is good says of whom it was given to. Nothing
+// writes to it.
+type Claims struct {
+	Bound Confirmation
+
+	issuer, subject string
+	scopes, groups  []string
+	all             map[string]any
+}
+
+// ReadClaims reads the claims of a token of an issuer. The names are those of
+// the claim with the subject, which has to be there, and of the one that lists
+// groups, "" for none.
+func ReadClaims(issuer string, all map[string]any, subject, groups string) (c Claims, err error) {
+	c = Claims{issuer: issuer, all: all, scopes: Scopes(all)}
+	if c.subject, _ = Claim(all, subject).(string); c.subject == "" {
+		return c, fmt.Errorf("the token has no %q", subject)
+	}
+	if groups != "" {
+		c.groups = Texts(Claim(all, groups))
+	}
+	c.Bound, err = ReadConfirmation(all)
+	return c, err
+}
+
+// Subjects is what policies that read tokens need of the gateway, under the
+// name "consumers".
+type Subjects interface {
+	// Subject identifies the consumer of a token's issuer and subject, and
+	// tells whether there is one.
+	Subject(issuer, subject string, who *exchange.Who) (known bool, err error)
+}
+
+// Identify fills in what the token says, and whose consumer it is. That is
+// looked up every time: it may have changed. only says that it has to be one.
+func (c *Claims) Identify(who *exchange.Who, consumers Subjects, only bool) error {
+	known := false
+	if consumers != nil && c.issuer != "" {
+		var err error
+		if known, err = consumers.Subject(c.issuer, c.subject, who); err != nil {
+			return &Refusal{Cause: err, Uncounted: true}
+		}
+	}
+	if !known && only {
+		return &Refusal{Cause: fmt.Errorf("no consumer has issuer %q and subject %q", c.issuer, c.subject), Uncounted: true}
+	}
+	if who.Credential == "" {
+		who.Credential = c.issuer
+	}
+	who.Subject, who.Scopes, who.Claims = c.subject, c.scopes, c.all
+	switch {
+	case len(who.Groups) == 0:
+		who.Groups = c.groups
+	case len(c.groups) > 0:
+		who.Groups = slices.Concat(who.Groups, c.groups)
+	}
+	return nil
+}
+
+// Refuse is the refusal of a token for a cause, unless that is a problem of its
+// own.
+func Refuse(cause error) error {
+	var p *exchange.Problem
+	if errors.As(cause, &p) {
+		return p
+	}
+	return &Refusal{Cause: cause}
+}
 
 // Moment reads a claim that is a time, in seconds since 1970, and 0 when it is
 // not there (RFC 7519, section 2). Anything else that stands for a time is an

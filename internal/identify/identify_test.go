@@ -312,3 +312,38 @@ func TestFieldTwice(t *testing.T) {
 		}
 	}
 }
+
+// TestRemoveLines has a credential in the second line of a field: it was read by
+// nobody, and goes on to nobody.
+func TestRemoveLines(t *testing.T) {
+	for _, c := range []struct {
+		lines []string
+		stay  int
+	}{
+		{[]string{"Basic a"}, 0},
+		{[]string{"basic"}, 0},
+		{[]string{"Bearer a"}, 0},
+		{[]string{"DPoP a"}, 0},
+		{[]string{"Negotiate a"}, 1},
+		{[]string{"Negotiate a", "Basic a"}, 0},
+		{[]string{"Basic a", "Negotiate a"}, 0},
+		{[]string{"", "BEARER a"}, 0},
+		{[]string{"Negotiate a", "dpop a"}, 0},
+		{[]string{"Negotiate a", "Digest b"}, 2},
+	} {
+		x := exchange.Get()
+		for _, line := range c.lines {
+			x.Request.Header.Add("Authorization", line)
+		}
+		for _, scheme := range []string{"Basic", "Bearer"} {
+			p := &Place{Header: "Authorization", Scheme: scheme}
+			p.Compile("header", "query", "cookie")
+			p.Remove(&x.Request)
+		}
+		(&Binding{authority: true}).Remove(&x.Request)
+		if n := x.Request.Header.Count(exchange.Authorization); n != c.stay {
+			t.Errorf("of %q %d lines are left", c.lines, n)
+		}
+		exchange.Put(x)
+	}
+}

@@ -111,15 +111,23 @@ func (p *Place) Remove(r *exchange.Request) {
 	case p.Header != "" && p.Scheme == "":
 		r.Header.DelLooked(p.Header, p.known)
 	case p.Header != "":
-		n := len(p.Scheme)
-		if v := r.Header.Get(p.Header); len(v) >= n && exchange.EqualFold(v[:n], p.Scheme) {
-			r.Header.Del(p.Header)
-		}
+		removeScheme(&r.Header, p.Header, p.Scheme)
 	case p.Query != "":
 		r.Query = withoutParameter(r.Query, p.Query)
 		r.HasQuery = r.HasQuery && r.Query != ""
 	default:
 		RemoveCookie(&r.Header, p.Cookie)
+	}
+}
+
+// removeScheme takes a field out of a request of which any line has a scheme.
+func removeScheme(h *exchange.Header, name, scheme string) {
+	n := len(scheme)
+	for v := range h.Values(name) {
+		if len(v) >= n && exchange.EqualFold(v[:n], scheme) {
+			h.Del(name)
+			return
+		}
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"reflect"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -189,12 +190,25 @@ func TestParseRefuses(t *testing.T) {
 		b64([]byte(`{"alg":"HS256","kid":"`+strings.Repeat("k", 300)+`"}`)) + "." + body + ".AAAA",
 		good + "." + b64([]byte(`{"sub":"a","sub":"b"}`)) + ".AAAA", good + "." + b64([]byte(`{"a":{"b":1,"b":2}}`)) + ".AAAA",
 		good + "." + b64([]byte(`[]`)) + ".AAAA", good + "." + b64([]byte(`"a"`)) + ".AAAA", good + "." + b64([]byte(`{} {}`)) + ".AAAA",
+		good + "." + b64([]byte(`{"a":"\ud800"}`)) + ".AAAA", good + "." + b64([]byte(`{"a":"\udc00\ud800"}`)) + ".AAAA", good + "." + b64([]byte(`{"\ud800x":1}`)) + ".AAAA",
+		good + "." + b64([]byte(`{"a":"\\\uDFFF"}`)) + ".AAAA", good + "." + b64([]byte(`{"a":"\ud83d\u0041"}`)) + ".AAAA",
 		good + "." + b64([]byte("{\"a\":\"\xff\"}")) + ".AAAA", good + "." + b64([]byte(`{"a":1e999}`)) + ".AAAA", good + "." + b64([]byte(`{"a":`)) + ".AAAA",
 		good + "." + b64([]byte(strings.Repeat(`{"a":`, 40)+"1"+strings.Repeat("}", 40))) + ".AAAA",
 		good + "." + b64([]byte(`{"a":"`+strings.Repeat("a", jose.Longest)+`"}`)) + ".AAAA",
 	} {
 		if token, err := jose.Parse(text); err == nil {
 			t.Errorf("%.80q was taken as %+v", text, token)
+		}
+	}
+}
+
+// TestEscapes has characters beyond the first plane, which two escapes stand for.
+func TestEscapes(t *testing.T) {
+	for text, want := range map[string]string{
+		`"\ud83d\ude00"`: "\U0001F600", `"\uD83D\uDE00x"`: "\U0001F600x", `"\\ud83d"`: `\ud83d`, `"\\\ud83d\ude00"`: "\\\U0001F600", `"\ud7ff\ue000\ufffd"`: "\ud7ff\ue000\ufffd",
+	} {
+		if m, err := jose.Object([]byte(`{"a":` + text + `}`)); err != nil || m["a"] != want {
+			t.Errorf("%s is %q, %v", text, m["a"], err)
 		}
 	}
 }
@@ -296,6 +310,35 @@ func TestSource(t *testing.T) {
 	})
 }
 
+// TestHangingIssuer has an issuer that takes the question and says nothing: a
+// request waits for as long as it may, and no longer, and so does the end.
+func TestHangingIssuer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		load := func(ctx context.Context) (*jose.Set, error) {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}
+		s := jose.NewSource(slog.New(slog.DiscardHandler), jose.Timing{Refresh: time.Hour, Cooldown: time.Minute, Patience: 3 * time.Second}, load)
+		for range 2 {
+			begun := time.Now()
+			if _, err := s.Find("", "RS256"); !errors.Is(err, jose.ErrUnavailable) || time.Since(begun) != 3*time.Second {
+				t.Errorf("after %v: %v", time.Since(begun), err)
+			}
+		}
+		ended := make(chan error)
+		go func() {
+			_, err := s.Find("a", "RS256")
+			ended <- err
+		}()
+		synctest.Wait()
+		begun := time.Now()
+		s.Retire()
+		if err := <-ended; !errors.Is(err, jose.ErrUnavailable) || time.Since(begun) != 0 {
+			t.Errorf("at the end, after %v: %v", time.Since(begun), err)
+		}
+	})
+}
+
 // TestSlowIssuer has an issuer that takes longer to answer than the cool-down
 // lasts, and tokens with unknown keys come all the time: it has its rest all the
 // same.
@@ -355,6 +398,34 @@ func FuzzParse(f *testing.F) {
 			if err != nil || base64.RawURLEncoding.EncodeToString(b) != part {
 				t.Errorf("%q has another spelling", part)
 			}
+		}
+	})
+}
+
+// FuzzObject has the law that what is taken is JSON to others too, and says the
+// same to them.
+func FuzzObject(f *testing.F) {
+	for _, text := range []string{
+		`{}`, `{"a":1,"b":[true,null,{"c":"\u00e9\ud83d\ude00"}],"d":-1.5e3}`, `{"a":1,}`, `{"a" 1}`, `{,}`, `{"a":[1 2]}`, `{"a":1]`, `{"a":"\\ud800"}`, `{"a":"\ud800"}`, `{"a":1}}`, `{"a":01}`, "{\"a\":\"\t\"}",
+	} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		m, err := jose.Object([]byte(text))
+		if err != nil {
+			return
+		}
+		var other map[string]any
+		if err := json.Unmarshal([]byte(text), &other); err != nil {
+			t.Fatalf("%q is no JSON: %v", text, err)
+		}
+		mine, err := json.Marshal(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var again map[string]any
+		if err := json.Unmarshal(mine, &again); err != nil || !reflect.DeepEqual(other, again) {
+			t.Errorf("%q is read as %s, %v", text, mine, err)
 		}
 	})
 }

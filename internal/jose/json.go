@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
+	"unicode/utf16"
 	"unicode/utf8"
 )
 
@@ -16,12 +18,15 @@ const deepest = 32
 var errNotJSON = errors.New("this is not a JSON object")
 
 // Object reads a JSON object strictly: names that stand twice, text that is
-// not UTF-8 and anything after the object are refused, since another reader
+// not UTF-8, or halves of characters, and anything after the object are refused, since another reader
 // could see something else in them (RFC 8725, section 2.4). Values are string,
 // bool, int64, float64, nil, []any and map[string]any.
 func Object(data []byte) (map[string]any, error) {
 	if !utf8.Valid(data) {
 		return nil, errors.New("the JSON is not UTF-8")
+	}
+	if halves(data) {
+		return nil, errors.New("the JSON has half a character")
 	}
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.UseNumber()
@@ -37,6 +42,38 @@ func Object(data []byte) (map[string]any, error) {
 		return nil, errors.New("something follows the JSON object")
 	}
 	return m, nil
+}
+
+// halves tells whether one of two escapes that stand for a character together is
+// without the other (RFC 8259, section 8.2): all of them would read the same.
+func halves(data []byte) bool {
+	for i := 0; i+1 < len(data); i++ {
+		if data[i] != '\\' {
+			continue
+		}
+		i++
+		first, ok := escape(data[i:])
+		if !ok || !utf16.IsSurrogate(first) {
+			continue
+		}
+		if i += 5; i >= len(data) || data[i] != '\\' {
+			return true
+		}
+		i++
+		if second, ok := escape(data[i:]); !ok || utf16.DecodeRune(first, second) == utf8.RuneError {
+			return true
+		}
+	}
+	return false
+}
+
+// escape reads what follows a backslash, if it is a character's number.
+func escape(data []byte) (r rune, ok bool) {
+	if len(data) < 5 || data[0] != 'u' {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(string(data[1:5]), 16, 16)
+	return rune(n), err == nil
 }
 
 func object(d *json.Decoder, depth int) (map[string]any, error) {

@@ -11,6 +11,7 @@ import (
 	_ "crypto/sha512" // crypto.SHA384 and crypto.SHA512
 	"crypto/x509"
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -66,6 +67,9 @@ func NewKey(id, alg string, key any) (*Key, error) {
 		if len(p) != ed25519.PublicKeySize {
 			return nil, errors.New("the key has a wrong size")
 		}
+		if smallOrder(p) {
+			return nil, errors.New("the key is one that anybody can sign with")
+		}
 	case []byte:
 		if len(p) < leastSecret {
 			return nil, fmt.Errorf("a secret has at least %d bytes", leastSecret)
@@ -84,6 +88,26 @@ func NewKey(id, alg string, key any) (*Key, error) {
 		k.Thumb = Thumbprint(jwk)
 	}
 	return k, nil
+}
+
+// smallOrders has the points of Ed25519 whose order is 8 or less, without their
+// sign and with the numbers that stand for two of them beyond the field.
+var smallOrders = [...]string{
+	"0000000000000000000000000000000000000000000000000000000000000000",
+	"0100000000000000000000000000000000000000000000000000000000000000",
+	"26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+	"c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+	"ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+	"edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+	"eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+}
+
+// smallOrder tells the public keys that have no private one: one signature of
+// theirs fits every eighth text or more.
+func smallOrder(p ed25519.PublicKey) bool {
+	y := [ed25519.PublicKeySize]byte(p)
+	y[len(y)-1] &= 0x7f
+	return slices.Contains(smallOrders[:], hex.EncodeToString(y[:]))
 }
 
 func curveAlg(c elliptic.Curve) string {

@@ -4,7 +4,6 @@
 package mint
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 
@@ -66,8 +65,8 @@ func (k *Key) signer() (*jose.Signer, *policy.Fault) {
 		if key, err = jose.ParsePrivate(k.Key.Reveal()); err != nil {
 			return nil, &policy.Fault{Field: "key", Text: plain(err), Hint: "for a shared secret write algorithm: HS256"}
 		}
-	} else if strings.Contains(k.Key.Reveal(), "PRIVATE KEY-----") {
-		return nil, &policy.Fault{Field: "algorithm", Text: fmt.Sprintf("%s wants a shared secret, and this is a private key", k.Algorithm)}
+	} else if strings.Contains(k.Key.Reveal(), "-----BEGIN ") {
+		return nil, &policy.Fault{Field: "algorithm", Text: fmt.Sprintf("%s wants a shared secret, and this is a key in PEM", k.Algorithm)}
 	}
 	s, err := jose.NewSigner(key, k.Algorithm, k.ID)
 	if err != nil {
@@ -88,11 +87,6 @@ func plain(err error) string {
 // Publish returns the JWK set (RFC 7517, section 5) by which others verify what
 // the signers sign. Shared secrets are an error: they are not for publishing.
 func Publish(signers []*jose.Signer) ([]byte, error) {
-	for _, s := range signers {
-		if s.Key().Secret() {
-			return nil, errors.New("a shared secret is not for publishing")
-		}
-	}
 	return jose.Publish(signers...)
 }
 

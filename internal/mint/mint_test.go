@@ -52,6 +52,7 @@ func TestSigners(t *testing.T) {
 		"short":             {key: "s3cret", algorithm: "HS256", fault: "[0].key: a secret has at least 32 bytes"},
 		"shared, not said":  {key: shared, fault: "[0].key: this is not a private key in PEM"},
 		"private as shared": {key: pemOf(t, ec), algorithm: "HS256", fault: "[0].algorithm: HS256 wants a shared secret"},
+		"public as shared":  {key: "-----BEGIN PUBLIC KEY-----\ns3cret\n-----END PUBLIC KEY-----", algorithm: "HS256", fault: "[0].algorithm: HS256 wants a shared secret"},
 		"other algorithm":   {key: pemOf(t, ec), algorithm: "ES256", fault: "[0].key: the key is not one of ES256"},
 		"other curve":       {key: pemOf(t, weak), fault: "[0].key: "},
 		"cut":               {key: "-----BEGIN PRIVATE KEY-----\nczNjcmV0\n-----END PRIVATE KEY-----\n", fault: "[0].key: this is not a private key that can be read"},

@@ -38,6 +38,9 @@ const (
 	mostCost   = 14 // of bcrypt: about a second
 )
 
+// bcryptAlphabet is what bcrypt writes salt and sum in.
+const bcryptAlphabet = "./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+
 // Hash is a hash of a password, read from its text. The zero Hash matches
 // nothing.
 type Hash struct {
@@ -71,7 +74,7 @@ func Parse(text string) (*Hash, error) {
 		b := []byte("$2b$" + text[4:])
 		cost, err := bcrypt.Cost(b)
 		switch {
-		case err != nil || len(b) != 60:
+		case err != nil || len(b) != 60 || b[6] != '$' || strings.Trim(string(b[7:]), bcryptAlphabet) != "":
 			return nil, errors.New("this is not a hash of bcrypt")
 		case cost > mostCost:
 			return nil, fmt.Errorf("the cost %d of the hash is more than %d", cost, mostCost)
@@ -114,6 +117,15 @@ func parseArgon2(text string) (*Hash, error) {
 	return &Hash{salt: salt, sum: sum, memory: uint32(n[0]), time: uint32(n[1]), lanes: uint8(n[2])}, nil
 }
 
+// Cost tells what it takes to compare with the hash: hashes of the same cost take
+// the same time.
+func (h *Hash) Cost() string {
+	if h.bcrypt != nil {
+		return string(h.bcrypt[:7])
+	}
+	return fmt.Sprintf("$argon2id$m=%d,t=%d,p=%d$%d", h.memory, h.time, h.lanes, len(h.sum))
+}
+
 // Like returns a hash that costs the same as h and that no password matches.
 // Whoever asks for an unknown user is made to wait as long as for a known one.
 func (h *Hash) Like() *Hash {
@@ -138,11 +150,10 @@ func Nobody() *Hash {
 // randomText returns n characters of bcrypt's alphabet, the 22nd and last of
 // which leave no bits over.
 func randomText(n int) []byte {
-	const alphabet = "./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 	b := make([]byte, n)
 	rand.Read(b)
 	for i := range b {
-		b[i] = alphabet[b[i]&63]
+		b[i] = bcryptAlphabet[b[i]&63]
 	}
 	b[21], b[n-1] = '.', '.'
 	return b

@@ -138,6 +138,19 @@ func (l *lab) bound() string {
 	return l.sign(l.ec, nil, l.claims("cnf", map[string]any{"jkt": l.device.Key().Thumb}))
 }
 
+// jwk is the public key of a signer.
+func (l *lab) jwk(s *jose.Signer) map[string]any {
+	data, err := jose.Publish(s)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	var set struct{ Keys []map[string]any }
+	if err := json.Unmarshal(data, &set); err != nil {
+		l.t.Fatal(err)
+	}
+	return set.Keys[0]
+}
+
 // proof is a proof of the device for a request to GET /dpop/a.
 func (l *lab) proof(token string, s *jose.Signer, header map[string]any, changes ...any) string {
 	sum := sha256.Sum256([]byte(token))
@@ -149,15 +162,7 @@ func (l *lab) proof(token string, s *jose.Signer, header map[string]any, changes
 			delete(c, changes[i].(string))
 		}
 	}
-	data, err := jose.Publish(s)
-	if err != nil {
-		l.t.Fatal(err)
-	}
-	var set struct{ Keys []map[string]any }
-	if err := json.Unmarshal(data, &set); err != nil {
-		l.t.Fatal(err)
-	}
-	h := map[string]any{"typ": "dpop+jwt", "jwk": set.Keys[0]}
+	h := map[string]any{"typ": "dpop+jwt", "jwk": l.jwk(s)}
 	for name, v := range header {
 		if h[name] = v; v == nil {
 			delete(h, name)
@@ -226,9 +231,6 @@ func (l *lab) tokens() []attack {
 	valid := l.sign(l.ec, nil, l.claims())
 	head, rest, _ := strings.Cut(valid, ".")
 	body, sig, _ := strings.Cut(rest, ".")
-	jwk, _ := jose.Publish(l.evil)
-	var set struct{ Keys []map[string]any }
-	_ = json.Unmarshal(jwk, &set)
 	hs := signer(l.t, []byte(l.pem), "HS256", "rsa")
 	none := func(alg string) string {
 		return b64(map[string]any{"alg": alg, "kid": "ec"}) + "." + b64(l.claims()) + "."
@@ -253,7 +255,7 @@ func (l *lab) tokens() []attack {
 		"kid of a URL":                      l.sign(l.evil, map[string]any{"kid": "http://169.254.169.254/"}, l.claims()),
 		"kid that is no text":               l.sign(l.evil, map[string]any{"kid": 1}, l.claims()),
 		"kid without end":                   l.sign(l.evil, map[string]any{"kid": strings.Repeat("k", 4096)}, l.claims()),
-		"an embedded key":                   l.sign(l.evil, map[string]any{"jwk": set.Keys[0], "kid": nil}, l.claims()),
+		"an embedded key":                   l.sign(l.evil, map[string]any{"jwk": l.jwk(l.evil)}, l.claims()),
 		"jku of the attacker":               l.sign(l.evil, map[string]any{"jku": "http://127.0.0.1:1/jwks"}, l.claims()),
 		"x5u of the attacker":               l.sign(l.evil, map[string]any{"x5u": "http://127.0.0.1:1/cert"}, l.claims()),
 		"x5c of the attacker":               l.sign(l.evil, map[string]any{"x5c": []string{"MIIB"}}, l.claims()),
@@ -330,7 +332,20 @@ func (l *lab) rsaKey() any {
 func (l *lab) proofs() (out []attack) {
 	bound, other := l.bound(), l.sign(l.ec, nil, l.claims("sub", "bob", "cnf", map[string]any{"jkt": l.device.Key().Thumb}))
 	now := time.Now().Unix()
+	jwk := func(name string, v any) map[string]any {
+		k := l.jwk(l.device)
+		k[name] = v
+		return map[string]any{"jwk": k}
+	}
 	for name, proof := range map[string]string{
+		"with its private key":    l.proof(bound, l.device, jwk("d", "AAAA")),
+		"with a key to encrypt":   l.proof(bound, l.device, jwk("use", "enc")),
+		"with a key of another":   l.proof(bound, l.device, jwk("alg", "ES384")),
+		"with an id without end":  l.proof(bound, l.device, nil, "jti", strings.Repeat("a", 257)),
+		"with a number for an id": l.proof(bound, l.device, nil, "jti", 1),
+		"with an empty id":        l.proof(bound, l.device, nil, "jti", ""),
+		"of a method in lower":    l.proof(bound, l.device, nil, "htm", "get"),
+		"with crit":               l.proof(bound, l.device, map[string]any{"crit": []string{"exp"}}),
 		"for another method":      l.proof(bound, l.device, nil, "htm", "POST"),
 		"for another target":      l.proof(bound, l.device, nil, "htu", "http://gateway.test/dpop/b"),
 		"for another host":        l.proof(bound, l.device, nil, "htu", "http://evil.test/dpop/a"),

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"time"
 
-	"gatehouse.dev/gatehouse/internal/exchange"
 	"gatehouse.dev/gatehouse/internal/fetch"
 	"gatehouse.dev/gatehouse/internal/identify"
 	"gatehouse.dev/gatehouse/internal/policy"
@@ -80,14 +79,6 @@ type Config struct {
 	Attempts identify.Attempts `yaml:"attempts"`
 }
 
-// consumers is what the policy needs of the gateway, under the name
-// "consumers".
-type consumers interface {
-	// Subject identifies the consumer of a token's issuer and subject, and
-	// tells whether there is one.
-	Subject(issuer, subject string, who *exchange.Who) (known bool, err error)
-}
-
 // Compile checks the settings. It asks nobody.
 func (c *Config) Compile(env *policy.Env) (policy.Policy, error) {
 	m := &method{place: identify.Place{Header: c.Header, Query: c.Query, Cookie: c.Cookie}, config: c, audience: c.Audience}
@@ -108,7 +99,7 @@ func (c *Config) Compile(env *policy.Env) (policy.Policy, error) {
 	case slices.Contains(c.Audience, "*"):
 		m.audience = nil
 	}
-	m.consumers, _ = env.Service("consumers").(consumers)
+	m.consumers, _ = env.Service("consumers").(identify.Subjects)
 	if c.ConsumersOnly && m.consumers == nil {
 		faults = append(faults, errors.New("there are no consumers to identify"))
 	}

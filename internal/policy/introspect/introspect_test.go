@@ -95,6 +95,9 @@ func newIssuer(t *testing.T) *issuer {
 			m["x"] = string(make([]byte, 4096))
 		case "broken":
 			w.WriteHeader(http.StatusBadGateway)
+		case "hangs":
+			<-r.Context().Done()
+			return
 		case "redirect":
 			http.Redirect(w, r, "/", http.StatusTemporaryRedirect)
 			return
@@ -208,5 +211,17 @@ func TestFlood(t *testing.T) {
 	}
 	if n := i.good.Load(); n != 1 {
 		t.Errorf("the issuer was asked %d times about the good token", n)
+	}
+}
+
+// TestHangs has an issuer that takes the question and says nothing.
+func TestHangs(t *testing.T) {
+	i := newIssuer(t)
+	r := plain(t, i, ", http: { timeout: 20ms }")
+	if a := r.Do(bearer("hangs")); a.Status != 503 || a.Problem.Code != "identity_unavailable" {
+		t.Errorf("%v: %v", a, a.Problem)
+	}
+	if got := r.Received(); len(got) != 0 {
+		t.Errorf("the service was asked: %v", got)
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"slices"
 	"time"
 
 	"gatehouse.dev/gatehouse/internal/exchange"
@@ -21,18 +20,14 @@ type method struct {
 	audience  []string // nil: for anybody
 	bound     *identify.Binding
 	asker     *asker
-	consumers consumers
+	consumers identify.Subjects
 }
 
 // token is what the issuer said of one. Nothing writes to it.
 type token struct {
-	wrong   error // why it is not good, nil when it is
-	issuer  string
-	subject string
-	scopes  []string
-	groups  []string
-	claims  map[string]any
-	cnf     identify.Confirmation
+	identify.Claims
+
+	wrong error // why it is not good, nil when it is
 }
 
 // longest is the longest token in bytes that is asked about.
@@ -42,7 +37,7 @@ func (m *method) Prove(x *exchange.Exchange) error {
 	text, scheme, err := m.bound.Find(&m.place, &x.Request, longest)
 	switch {
 	case err != nil:
-		return m.refuse(err)
+		return identify.Refuse(err)
 	case text == "":
 		return identify.ErrNone
 	}
@@ -52,41 +47,13 @@ func (m *method) Prove(x *exchange.Exchange) error {
 	case err != nil:
 		return identify.Unavailable(fmt.Errorf("introspection: %w", err))
 	case t.wrong != nil:
-		return m.refuse(t.wrong)
+		return identify.Refuse(t.wrong)
 	}
-	if err := m.bound.Check(x, scheme, text, &t.cnf); err != nil {
-		return m.refuse(err)
+	if err := m.bound.Check(x, scheme, text, &t.Bound); err != nil {
+		return identify.Refuse(err)
 	}
 	x.Who.Token = text
-	return m.identify(x, t)
-}
-
-func (m *method) refuse(cause error) error {
-	var p *exchange.Problem
-	if errors.As(cause, &p) {
-		return p
-	}
-	return &identify.Refusal{Cause: cause}
-}
-
-func (m *method) identify(x *exchange.Exchange, t *token) error {
-	who := &x.Who
-	known := false
-	if m.consumers != nil && t.issuer != "" {
-		var err error
-		if known, err = m.consumers.Subject(t.issuer, t.subject, who); err != nil {
-			return &identify.Refusal{Cause: err, Uncounted: true}
-		}
-	}
-	if !known && m.config.ConsumersOnly {
-		return &identify.Refusal{Cause: fmt.Errorf("no consumer has issuer %q and subject %q", t.issuer, t.subject), Uncounted: true}
-	}
-	if who.Credential == "" {
-		who.Credential = t.issuer
-	}
-	who.Subject, who.Scopes, who.Claims = t.subject, t.scopes, t.claims
-	who.Groups = slices.Concat(who.Groups, t.groups)
-	return nil
+	return t.Identify(&x.Who, m.consumers, m.config.ConsumersOnly)
 }
 
 // ask asks the issuer. An error means that it could not be found out; that a
@@ -160,19 +127,11 @@ func (m *method) read(active bool, claims map[string]any, now int64) (t *token, 
 	if !identify.Meant(claims["aud"], m.audience) {
 		return no("the token is for %q", claims["aud"])
 	}
-	subject, _ := identify.Claim(claims, m.config.SubjectClaim).(string)
-	if subject == "" {
-		return no("the token has no %q", m.config.SubjectClaim)
-	}
-	t = &token{issuer: issuer, subject: subject, claims: claims, scopes: identify.Scopes(claims)}
-	var err error
-	if t.cnf, err = identify.ReadConfirmation(claims); err != nil {
+	c, err := identify.ReadClaims(issuer, claims, m.config.SubjectClaim, m.config.GroupsClaim)
+	if err != nil {
 		return &token{wrong: err}, 0
 	}
-	if m.config.GroupsClaim != "" {
-		t.groups = identify.Texts(identify.Claim(claims, m.config.GroupsClaim))
-	}
-	return t, exp
+	return &token{Claims: c}, exp
 }
 
 // Reaches says that a token makes the method ask its issuer.

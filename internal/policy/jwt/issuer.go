@@ -132,6 +132,14 @@ func (k *Key) compile() (*jose.Key, *policy.Fault) {
 	case k.Secret.IsSet() && !strings.HasPrefix(k.Algorithm, "HS"):
 		return nil, &policy.Fault{Field: "algorithm", Text: "a secret needs its algorithm", Hint: "write HS256"}
 	case k.Secret.IsSet():
+		// What others can read is no secret, and whoever pastes a key means to
+		// verify with it.
+		switch text := strings.TrimSpace(k.Secret.Reveal()); {
+		case strings.HasPrefix(text, "-----BEGIN "):
+			return nil, &policy.Fault{Field: "secret", Text: "this is a key in PEM, not a shared secret", Hint: "write it as public_key"}
+		case strings.HasPrefix(text, "{"):
+			return nil, &policy.Fault{Field: "secret", Text: "this is a key in JSON, not a shared secret", Hint: "write the bytes of its \"k\""}
+		}
 		key, err := jose.NewKey(k.ID, k.Algorithm, []byte(k.Secret.Reveal()))
 		if err != nil {
 			return nil, &policy.Fault{Field: "secret", Text: err.Error()}

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"time"
 
-	"gatehouse.dev/gatehouse/internal/exchange"
 	"gatehouse.dev/gatehouse/internal/fetch"
 	"gatehouse.dev/gatehouse/internal/identify"
 	"gatehouse.dev/gatehouse/internal/policy"
@@ -118,14 +117,6 @@ type Key struct {
 	Secret policy.Secret `yaml:"secret"`
 }
 
-// consumers is what the policy needs of the gateway, under the name
-// "consumers".
-type consumers interface {
-	// Subject identifies the consumer of a token's issuer and subject, and
-	// tells whether there is one.
-	Subject(issuer, subject string, who *exchange.Who) (known bool, err error)
-}
-
 // Compile checks the settings and begins to load keys.
 func (c *Config) Compile(env *policy.Env) (policy.Policy, error) {
 	guard := identify.KeptGuard(env, c.Attempts)
@@ -143,7 +134,7 @@ func (c *Config) Compile(env *policy.Env) (policy.Policy, error) {
 	if c.SubjectClaim == "" {
 		faults = append(faults, &policy.Fault{Field: "subject_claim", Text: "a token that speaks of nobody identifies nobody", Hint: "write sub"})
 	}
-	m.consumers, _ = env.Service("consumers").(consumers)
+	m.consumers, _ = env.Service("consumers").(identify.Subjects)
 	if c.ConsumersOnly && m.consumers == nil {
 		faults = append(faults, errors.New("there are no consumers to identify"))
 	}

@@ -21,7 +21,7 @@ type method struct {
 	leeway    int64    // seconds
 	bound     *identify.Binding
 	cache     *identify.Tokens[verified] // nil: nothing is remembered
-	consumers consumers
+	consumers identify.Subjects
 }
 
 func typesOf(list policy.StringList) []string {
@@ -35,14 +35,10 @@ func typesOf(list policy.StringList) []string {
 // verified is a token that has been verified, and what it says. Nothing writes
 // to it.
 type verified struct {
-	until   int64     // seconds since 1970
-	key     *jose.Key // what the token says is void once the key is gone
-	issuer  string
-	subject string
-	scopes  []string
-	groups  []string
-	claims  map[string]any
-	cnf     identify.Confirmation
+	identify.Claims
+
+	until int64     // seconds since 1970
+	key   *jose.Key // what the token says is void once the key is gone
 }
 
 // cacheKey names the cache of all uses with the same settings.
@@ -67,7 +63,7 @@ func (m *method) Prove(x *exchange.Exchange) error {
 	text, scheme, err := m.bound.Find(&m.place, &x.Request, jose.Longest)
 	switch {
 	case err != nil:
-		return m.refuse(err)
+		return identify.Refuse(err)
 	case text == "":
 		return identify.ErrNone
 	}
@@ -79,11 +75,11 @@ func (m *method) Prove(x *exchange.Exchange) error {
 		}
 		m.cache.Put(text, v, now, v.until)
 	}
-	if err := m.bound.Check(x, scheme, text, &v.cnf); err != nil {
-		return m.refuse(err)
+	if err := m.bound.Check(x, scheme, text, &v.Bound); err != nil {
+		return identify.Refuse(err)
 	}
 	x.Who.Token = text
-	return m.identify(x, v)
+	return v.Identify(&x.Who, m.consumers, m.config.ConsumersOnly)
 }
 
 // Reaches says whom a token makes the method ask: the issuer, for keys that are
@@ -107,62 +103,27 @@ func (m *method) Reaches(x *exchange.Exchange) string {
 	return "verifies the token by the keys of " + i.at
 }
 
-// identify fills in what a verified token says, and whose consumer it is. That
-// is looked up every time: it may have changed.
-func (m *method) identify(x *exchange.Exchange, v *verified) error {
-	who := &x.Who
-	known := false
-	if m.consumers != nil {
-		var err error
-		if known, err = m.consumers.Subject(v.issuer, v.subject, who); err != nil {
-			return &identify.Refusal{Cause: err, Uncounted: true}
-		}
-	}
-	if !known && m.config.ConsumersOnly {
-		return &identify.Refusal{Cause: fmt.Errorf("no consumer has issuer %q and subject %q", v.issuer, v.subject), Uncounted: true}
-	}
-	if who.Credential == "" {
-		who.Credential = v.issuer
-	}
-	who.Subject, who.Scopes, who.Claims = v.subject, v.scopes, v.claims
-	switch {
-	case len(who.Groups) == 0:
-		who.Groups = v.groups
-	case len(v.groups) > 0:
-		who.Groups = append(slices.Clip(slices.Clone(who.Groups)), v.groups...)
-	}
-	return nil
-}
-
-func (m *method) refuse(cause error) error {
-	var p *exchange.Problem
-	if errors.As(cause, &p) {
-		return p
-	}
-	return &identify.Refusal{Cause: cause}
-}
-
 // verify reads a token, checks its signature and all that it says.
 func (m *method) verify(text string, now int64) (*verified, error) {
 	t, err := jose.Parse(text)
 	if err != nil {
-		return nil, m.refuse(err)
+		return nil, identify.Refuse(err)
 	}
 	if t.Typ != "" && !slices.Contains(m.types, t.Typ) {
-		return nil, m.refuse(fmt.Errorf("tokens of type %q are for another purpose", t.Typ))
+		return nil, identify.Refuse(fmt.Errorf("tokens of type %q are for another purpose", t.Typ))
 	}
 	i := m.issuers[t.Text("iss")]
 	if i == nil {
-		return nil, m.refuse(fmt.Errorf("issuer %q is not known", t.Claims["iss"]))
+		return nil, identify.Refuse(fmt.Errorf("issuer %q is not known", t.Claims["iss"]))
 	}
 	key, err := i.verify(t)
 	switch {
 	case errors.Is(err, jose.ErrUnavailable):
 		return nil, identify.Unavailable(fmt.Errorf("issuer %q: %w", i.name, err))
 	case errors.Is(err, jose.ErrNoKey):
-		return nil, m.refuse(fmt.Errorf("issuer %q has no key %q for %s", i.name, t.Kid, t.Alg))
+		return nil, identify.Refuse(fmt.Errorf("issuer %q has no key %q for %s", i.name, t.Kid, t.Alg))
 	case err != nil:
-		return nil, m.refuse(err)
+		return nil, identify.Refuse(err)
 	}
 	v, err := m.claims(t, i, now)
 	if err != nil {
@@ -199,16 +160,9 @@ func (m *method) claims(t *jose.Token, i *issuer, now int64) (*verified, error) 
 	if !identify.Meant(t.Claims["aud"], i.audience) {
 		return nil, fmt.Errorf("the token is for %q", t.Claims["aud"])
 	}
-	subject, _ := identify.Claim(t.Claims, m.config.SubjectClaim).(string)
-	if subject == "" {
-		return nil, fmt.Errorf("the token has no %q", m.config.SubjectClaim)
-	}
-	v := &verified{issuer: i.name, subject: subject, claims: t.Claims, scopes: identify.Scopes(t.Claims)}
-	if v.cnf, err = identify.ReadConfirmation(t.Claims); err != nil {
+	v := new(verified)
+	if v.Claims, err = identify.ReadClaims(i.name, t.Claims, m.config.SubjectClaim, m.config.GroupsClaim); err != nil {
 		return nil, err
-	}
-	if m.config.GroupsClaim != "" {
-		v.groups = identify.Texts(identify.Claim(t.Claims, m.config.GroupsClaim))
 	}
 	// No further than a day: an endless token is looked at again.
 	v.until = now + 86400
