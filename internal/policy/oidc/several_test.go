@@ -125,7 +125,7 @@ func TestForwardedToken(t *testing.T) {
 			t.Errorf("%s with %v: %d, the service gets %q, want %q", c.target, c.fields, status, got, c.want)
 		}
 	}
-	nobody := &visit{v.t, v.r, map[string]string{}}
+	nobody := &visit{t: v.t, r: v.r}
 	if got, status := nobody.sent("/id", "Authorization", evil); got != "" || status != 200 {
 		t.Errorf("without a session: %d, the service gets %q", status, got)
 	}
