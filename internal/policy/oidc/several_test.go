@@ -183,6 +183,47 @@ func TestEndedEverywhere(t *testing.T) {
 	}
 }
 
+// TestNewSecret changes the secret under a session.
+func TestNewSecret(t *testing.T) {
+	d := newDesk(t)
+	const old = "0123456789abcdef0123456789abcdef"
+	with := func(secret, more string) string {
+		return strings.ReplaceAll(severalText(d, more), "cookie_secret: "+old, "cookie_secret: "+secret)
+	}
+	another := strings.ToUpper(old)
+	v := visitWith(t, with(old, ""), nil)
+	v.login(d, nil)
+	for _, c := range []struct {
+		name, text string
+		status     int
+	}{
+		{"another", with(another, ""), 401},
+		{"another, and the old one kept", with(another, ", former_secrets: [ "+old+" ]"), 200},
+		{"the old one as the second", with(another, ", former_secrets: [ "+another+", "+old+" ]"), 200},
+		{"the old one", with(old, ""), 200},
+	} {
+		if f := v.r.Apply(c.text); f != nil {
+			t.Fatalf("%s: %v", c.name, f)
+		}
+		if _, status := v.copied().sent("/page", "X-User"); status != c.status {
+			t.Errorf("%s: %d, want %d", c.name, status, c.status)
+		}
+	}
+	// What is sealed now is with the new one.
+	if f := v.r.Apply(with(another, ", former_secrets: [ "+old+" ]")); f != nil {
+		t.Fatal(f)
+	}
+	clear(v.cookies)
+	v.login(d, nil)
+	if f := v.r.Apply(with(another, "")); f != nil {
+		t.Fatal(f)
+	}
+	v.want("a new session without the old secret", 200)
+	if f := v.r.Apply(with(another, ", former_secrets: [ short ]")); f == nil || !strings.Contains(f.Error(), "former_secrets[0]") {
+		t.Errorf("a short one: %v", f)
+	}
+}
+
 // TestEndedWithoutName has a provider that names sessions in logout tokens, and
 // not in ID tokens.
 func TestEndedWithoutName(t *testing.T) {
