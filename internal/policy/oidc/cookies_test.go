@@ -165,3 +165,37 @@ func TestGone(t *testing.T) {
 		t.Errorf("a logout token: %d", a.Status)
 	}
 }
+
+// TestFaults has settings that cannot be meant.
+func TestFaults(t *testing.T) {
+	d := newDesk(t)
+	v := newVisit(t, d)
+	for settings, want := range map[string]string{
+		`origin: shop.example`:                     "is no origin",
+		`origin: "https://shop.example/app"`:       "is no origin",
+		`origin: "https://shop.example?x="`:        "is no origin",
+		`origin: "https://u:p@shop.example"`:       "is no origin",
+		`origin: "http://shop.example"`:            "is no origin",
+		`callback: cb`:                             "is no path",
+		`callback: //evil.example/cb`:              "is no path",
+		`logout: "/out?x"`:                         "is no path",
+		`back_channel: /_oidc/logout`:              "is the path of logout too",
+		`after_logout: //evil.example`:             "neither a path nor a URL",
+		`after_logout: "javascript:alert(1)"`:      "neither a path nor a URL",
+		`cookie: "a=b"`:                            "is not a name of a cookie",
+		`cookie: a.b`:                              "is not a name of a cookie",
+		`consumers_only: true, session: 721h`:      "session",
+		`optional: true, anonymous: guest`:         "optional",
+		`forward: refresh_token`:                   "forward",
+		`headers: { X-A: secret }`:                 "secret",
+		`http: { ca_file: /none }`:                 "ca_file",
+		`store: redis`:                             "redis is not configured",
+		`origin: "https://shop.example/"`:          "",
+		`after_logout: "https://shop.example/bye"`: "",
+	} {
+		f := v.r.Apply("routes:\n  - match: /*\n    upstream: http://up\n    policies: [ oidc: { issuer: \"" + d.URL + "\", client_id: web, cookie_secret: 0123456789abcdef0123456789abcdef, " + settings + " } ]\n")
+		if (f != nil) != (want != "") || f != nil && !strings.Contains(f.Error(), want) {
+			t.Errorf("%s: %v", settings, f)
+		}
+	}
+}

@@ -7,6 +7,7 @@ package oidc
 import (
 	"errors"
 	"fmt"
+	"net/url"
 	"strings"
 	"time"
 
@@ -127,7 +128,7 @@ func (c *Config) Compile(env *policy.Env) (policy.Policy, error) {
 			fault("after_logout", fmt.Sprintf("%q is neither a path nor a URL", c.AfterLogout), "write /path")
 		}
 	}
-	if c.Origin != "" && c.HTTP.Check(c.Origin) != nil {
+	if u, err := url.Parse(c.Origin); c.Origin != "" && (err != nil || c.HTTP.Check(c.Origin) != nil || strings.TrimSuffix(c.Origin, "/") != u.Scheme+"://"+u.Host) {
 		fault("origin", fmt.Sprintf("%q is no origin", c.Origin), "write https://host")
 	}
 	if strings.ContainsAny(c.Cookie, "=;, \t\".") || c.Cookie == "" {

@@ -77,6 +77,8 @@ func (m *message) request() policytest.Request {
 		value := map[string]string{
 			`"@method"`: m.method, `"@authority"`: m.host, `"@path"`: m.path, `"@query"`: "?" + m.query,
 			`"@target-uri"`: "http://" + m.host + m.path + "?" + m.query, `"content-digest"`: m.digest,
+			`"content-digest";key="sha-256"`: strings.TrimPrefix(m.digest, "sha-256="), `"content-digest";bs`: ":" + base64.StdEncoding.EncodeToString([]byte(m.digest)) + ":",
+			`"@request-target"`: m.path + "?" + m.query, `"@query-param";name="x"`: "1", `"@scheme"`: "http",
 		}[c]
 		b.WriteString(c + ": " + value + "\n")
 	}
@@ -152,6 +154,19 @@ func TestSignatures(t *testing.T) {
 		{"without the query", with(get(), func(m *message) { m.components = `"@method" "@authority" "@path"` }), 401},
 		{"of nothing", with(get(), func(m *message) { m.components = `` }), 401},
 		{"a component twice", with(get(), func(m *message) { m.components += ` "@path"` }), 401},
+		{"by its request target", with(get(), func(m *message) { m.components = `"@method" "@authority" "@request-target"` }), 200},
+		{"by the parameters of its query", with(get(), func(m *message) { m.components = `"@method" "@authority" "@path" "@query-param";name="x"` }), 401},
+		{"by its request target without the host", with(get(), func(m *message) { m.components = `"@method" "@request-target"` }), 401},
+		{"with a digest of no body", with(get(), func(m *message) { m.digest, m.components = digest(""), m.components+` "content-digest"` }), 200},
+		{"with a digest of a body that is not there", with(get(), func(m *message) { m.digest, m.components = digest("x"), m.components+` "content-digest"` }), 401},
+		{"with no digest at all", with(get(), func(m *message) { m.components += ` "content-digest"` }), 401},
+		{"with one member of the digest", with(post("hello"), func(m *message) { m.components = get().components + ` "content-digest";key="sha-256"` }), 401},
+		{"with the digest in bytes", with(post("hello"), func(m *message) { m.components = get().components + ` "content-digest";bs` }), 401},
+		{"chunked", after(with(post("hello")), func(q policytest.Request) policytest.Request { q.Chunked = true; return q }), 200},
+		{"chunked, with another body", after(with(post("hello")), func(q policytest.Request) policytest.Request { q.Body, q.Chunked = "hullo", true; return q }), 401},
+		{"the fields of another request", after(with(get(), func(m *message) { m.params += `;nonce="a"` }), func(q policytest.Request) policytest.Request {
+			return set(q, "Signature-Input", strings.Replace(value(q, "Signature-Input"), `"a"`, `"b"`, 1))
+		}), 401},
 		{"without the body", with(post("hello"), func(m *message) { m.components = get().components }), 401},
 		{"with a weak digest only", with(post("hello"), func(m *message) { m.digest = "md5=:XUFAKrxLKna5cZ2REBfFkg==:" }), 401},
 		{"with a digest of another body", with(post("hello"), func(m *message) { m.digest = digest("hullo") }), 401},
@@ -254,7 +269,11 @@ func TestLarge(t *testing.T) {
 	r := policytest.NewRig(t, all.Catalog(), strings.Replace(config, "signature: { attempts", "signature: { body: 1KiB, attempts", 1), nil)
 	defer r.Close()
 	m := post(strings.Repeat("a", 2000))
-	if a := r.Do(m.request()); a.Status != 413 {
-		t.Errorf("answer %d", a.Status)
+	for _, chunked := range []bool{false, true} {
+		q := m.request()
+		q.Chunked = chunked
+		if a := r.Do(q); a.Status != 413 || len(r.Received()) != 0 {
+			t.Errorf("chunked %v: answer %d", chunked, a.Status)
+		}
 	}
 }
