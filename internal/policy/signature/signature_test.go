@@ -255,8 +255,15 @@ func TestLockOut(t *testing.T) {
 		address, key string
 		status       int
 	}{
-		{owner, secret, 200}, {stranger, wrong, 401}, {stranger, wrong, 401}, {stranger, secret, 429}, {other, secret, 429},
-		{owner, secret, 200}, {owner, wrong, 401}, {owner, wrong, 401}, {owner, secret, 429},
+		{owner, secret, 200},
+		{stranger, wrong, 401},
+		{stranger, wrong, 401},
+		{stranger, secret, 429},
+		{other, secret, 429},
+		{owner, secret, 200},
+		{owner, wrong, 401},
+		{owner, wrong, 401},
+		{owner, secret, 429},
 	} {
 		if got := send(c.address, c.key); got != c.status {
 			t.Errorf("%d, %s: answer %d, want %d", i, c.address, got, c.status)
