@@ -60,6 +60,10 @@ type Request struct {
 	Length  int64  // of Body in bytes, or Unknown
 	Trailer Header // complete once Body has ended
 
+	// Own are fields that only the gateway sets. Policies remove them from
+	// Header; see DropOwn for Trailer, which comes later.
+	Own []Field
+
 	Upgrade string // the protocol that the client asks to switch to, "" for none
 	Expect  bool   // the client waits for 100 Continue before it sends the body
 
@@ -70,6 +74,15 @@ type Request struct {
 	// body is closed. A Body that can wait is then an Interrupter, and its
 	// Close ends the effect of Interrupt.
 	Lent bool
+}
+
+// DropOwn removes from the trailer what only the gateway sets: some services read
+// it as if it stood in the head. It is for who sends the request on, once the
+// body has ended.
+func (r *Request) DropOwn() {
+	for i := range r.Own {
+		r.Trailer.DelLooked(r.Own[i].Name, r.Own[i].Known)
+	}
 }
 
 // Reset empties the request and keeps its memory.

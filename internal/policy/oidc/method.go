@@ -135,6 +135,14 @@ func (m *method) subject(claims map[string]any) string {
 	return s
 }
 
+// Own is where the token goes.
+func (m *method) Own() []exchange.Field {
+	if m.config.Forward == "none" {
+		return nil
+	}
+	return []exchange.Field{{Name: "Authorization", Known: exchange.Authorization}}
+}
+
 // Say puts the token into the request. A service that gets tokens from here gets
 // none that a client wrote.
 func (m *method) Say(x *exchange.Exchange, proved bool, place string) {
