@@ -91,7 +91,7 @@ type Config struct {
 	// How long to wait for redis.
 	Timeout policy.Duration `yaml:"timeout" min:"1ms" max:"10s"`
 
-	// Whether requests without a session go on, as nobody. Nobody is then asked to sign in; a link to a path that needs it does.
+	// Whether requests without a session go on, as nobody. Nobody is then asked to sign in; a link to a path that needs it does. A session that is over is none, and the browser's cookies go.
 	Optional bool `yaml:"optional"`
 	// Consumer that requests without a session belong to. Nobody is then asked to sign in.
 	Anonymous string `yaml:"anonymous" example:"guest"`

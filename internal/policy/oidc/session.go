@@ -199,6 +199,9 @@ func pieceName(name string, i int) string {
 	return name + "." + strconv.Itoa(i)
 }
 
+// errOver says that a session was a good one.
+var errOver = errors.New("the session is over")
+
 // read returns the session of a request, nil when there is none.
 func (m *method) read(x *exchange.Exchange) (*session, error) {
 	name, _ := m.cookieName(x)
@@ -223,7 +226,7 @@ func (m *method) read(x *exchange.Exchange) (*session, error) {
 		return nil, err
 	}
 	if now := time.Now().Unix(); now >= min(s.Ends, s.Begun+m.longest()) || s.Begun > now+60 {
-		return nil, errors.New("the session is over")
+		return nil, errOver
 	}
 	return s, nil
 }

@@ -183,6 +183,26 @@ func TestEndedEverywhere(t *testing.T) {
 	}
 }
 
+// TestOverWhereItIsOptional: a session that is over is none where none is needed,
+// and the browser is rid of it. What was made up is refused there too.
+func TestOverWhereItIsOptional(t *testing.T) {
+	d := newDesk(t)
+	v := severalVisit(t, d, "")
+	v.loginAt(d, "/token", nil)
+	thief := v.copied()
+	v.do("GET", "/_oidc/logout", "")
+	if a := thief.do("GET", "/id", ""); a.Status != 200 || len(thief.cookies) != 0 {
+		t.Errorf("%d, with the cookies %v: %v", a.Status, thief.cookies, a.Problem)
+	}
+	if got := v.r.Received(); len(got) != 1 || got[0].Header.Get("Authorization") != "" {
+		t.Errorf("the service gets %v", got)
+	}
+	forger := &visit{t: t, r: v.r, cookies: map[string]string{"gh_session": "1.AAAA"}}
+	if a := forger.do("GET", "/id", ""); a.Status != 401 {
+		t.Errorf("made up: %d", a.Status)
+	}
+}
+
 // TestNewSecret changes the secret under a session.
 func TestNewSecret(t *testing.T) {
 	d := newDesk(t)
