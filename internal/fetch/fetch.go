@@ -8,8 +8,10 @@ package fetch
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -103,6 +105,21 @@ func (s *Settings) TLS() (*tls.Config, error) {
 		t.Certificates = []tls.Certificate{pair}
 	}
 	return t, errors.Join(faults...)
+}
+
+// Files stands for what the files hold that the settings name: a client that is
+// kept over reloads is to be another one when they have changed.
+func (s *Settings) Files() string {
+	h := sha256.New()
+	for _, name := range []string{s.CAFile, s.CertFile, s.KeyFile} {
+		data, err := os.ReadFile(name)
+		if name != "" && err != nil {
+			data = []byte(err.Error()) // TLS says what is wrong
+		}
+		fmt.Fprintf(h, "%d ", len(data))
+		h.Write(data)
+	}
+	return hex.EncodeToString(h.Sum(nil)[:16])
 }
 
 // Dialer returns what connects, to allowed addresses only.

@@ -102,6 +102,6 @@ func (c *Config) Compile(env *policy.Env) (policy.Policy, error) {
 	if err := errors.Join(append(faults, err)...); err != nil {
 		return nil, err
 	}
-	m.client = env.Keep("client "+identify.Fingerprint(c.HTTP), func() any { return client }).(*fetch.Client)
+	m.client = env.Keep("client "+identify.Fingerprint(c.HTTP, c.HTTP.Files()), func() any { return client }).(*fetch.Client)
 	return step, nil
 }

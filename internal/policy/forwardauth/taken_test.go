@@ -1,9 +1,18 @@
 package forwardauth_test
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
 	"io"
+	"log"
+	"math/big"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -183,6 +192,54 @@ routes:
 			t.Errorf("%q was taken", bad)
 		}
 	}
+}
+
+// TestNewFile has the authority of the service change under its name.
+func TestNewFile(t *testing.T) {
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	s.StartTLS()
+	defer s.Close()
+	file := filepath.Join(t.TempDir(), "ca.pem")
+	write := func(der []byte) {
+		if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	text := `
+routes:
+  - match: /*
+    upstream: http://up
+    policies: [ forward_auth: { url: "` + s.URL + `", http: { ca_file: "` + file + `" } } ]
+`
+	write(certificate(t))
+	r := policytest.NewRig(t, all.Catalog(), text, nil)
+	defer r.Close()
+	if a, _ := ask(r, "/"); a.Status != 503 {
+		t.Errorf("with another authority: %d", a.Status)
+	}
+	write(s.Certificate().Raw)
+	if f := r.Apply(text); f != nil {
+		t.Fatal(f)
+	}
+	if a, _ := ask(r, "/"); a.Status != 200 {
+		t.Errorf("with the right one: %d, %v", a.Status, a.Problem)
+	}
+}
+
+// certificate is one of nobody.
+func certificate(t *testing.T) []byte {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &x509.Certificate{SerialNumber: big.NewInt(1)}
+	der, err := x509.CreateCertificate(rand.Reader, c, c, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return der
 }
 
 // TestSilent has a service that never answers.

@@ -126,7 +126,7 @@ func (c *Config) Compile(env *policy.Env) (policy.Policy, error) {
 	if err := errors.Join(append(faults, err)...); err != nil {
 		return nil, err
 	}
-	key := identify.Fingerprint(c, c.ClientSecret.Fingerprint())
+	key := identify.Fingerprint(c, c.ClientSecret.Fingerprint(), c.HTTP.Files())
 	m.client = env.Keep("client "+key, func() any { return client }).(*fetch.Client)
 	m.cache = env.Keep("tokens "+key, func() any { return identify.NewTokens[token](c.Cache) }).(*identify.Tokens[token])
 	return step, nil

@@ -62,7 +62,7 @@ func (s *Issuer) compile(env *policy.Env, c *Config) (*issuer, []error) {
 		if out.at == "" {
 			out.at = s.Issuer
 		}
-		out.source = env.Keep("keys "+identify.Fingerprint(s.Issuer, s.JWKSURL, c.Refresh, c.Cooldown, c.HTTP), func() any {
+		out.source = env.Keep("keys "+identify.Fingerprint(s.Issuer, s.JWKSURL, c.Refresh, c.Cooldown, c.HTTP, c.HTTP.Files()), func() any {
 			return jose.NewSource(env.Log.With("issuer", s.Issuer), jose.Timing{
 				Refresh: c.Refresh.D(), Cooldown: c.Cooldown.D(), Patience: patience, Still: env.Still,
 			}, load)

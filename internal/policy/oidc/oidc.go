@@ -165,7 +165,7 @@ func (c *Config) Compile(env *policy.Env) (policy.Policy, error) {
 		return nil, err
 	}
 	m.seal = newSeal(c.secrets(), c.Issuer, c.ClientID)
-	m.provider = env.Keep("provider "+identify.Fingerprint(c.Issuer, c.HTTP, c.Refresh), func() any { return newProvider(env, c, client) }).(*provider)
+	m.provider = env.Keep("provider "+identify.Fingerprint(c.Issuer, c.HTTP, c.HTTP.Files(), c.Refresh), func() any { return newProvider(env, c, client) }).(*provider)
 	// What has ended has, whatever else the settings say.
 	m.renewals = env.Keep("renewals "+c.Issuer, func() any { return newRenewals() }).(*renewals)
 	m.ended = endings{local: env.Keep("ended "+c.Issuer, func() any { return newEnded() }).(*ended), shared: shared, issuer: c.Issuer}

@@ -202,7 +202,7 @@ func (c *ClientCredentials) compile(env *policy.Env) (policy.Policy, error) {
 	}
 	e.scheme = p.scheme
 	scope := strings.Join(c.Scopes, " ")
-	key := "client_credentials " + identify.Fingerprint(c, c.ClientSecret.Fingerprint(), c.ClientKey.Fingerprint())
+	key := "client_credentials " + identify.Fingerprint(c, c.ClientSecret.Fingerprint(), c.ClientKey.Fingerprint(), c.HTTP.Files())
 	kept := env.Keep(key, func() any {
 		return &tokens{
 			log: env.Log.With("issuer", c.TokenURL), client: e.client, timeout: c.HTTP.Timeout.D(),
@@ -256,7 +256,7 @@ func (c *TokenExchange) compile(env *policy.Env) (policy.Policy, error) {
 		return nil, errors.Join(faults...)
 	}
 	e.scheme = p.scheme
-	key := "token_exchange " + identify.Fingerprint(c, c.ClientSecret.Fingerprint(), c.ClientKey.Fingerprint())
+	key := "token_exchange " + identify.Fingerprint(c, c.ClientSecret.Fingerprint(), c.ClientKey.Fingerprint(), c.HTTP.Files())
 	kept := env.Keep(key, func() any {
 		return &tokens{
 			log: env.Log.With("issuer", c.TokenURL), client: e.client, timeout: c.HTTP.Timeout.D(),
