@@ -90,7 +90,7 @@ func (r *Request) Reset() {
 	h, t := r.Header, r.Trailer
 	h.Reset()
 	t.Reset()
-	*r = Request{Header: h, Trailer: t, Body: NoBody}
+	*r = Request{Header: h, Trailer: t, Own: r.Own[:0], Body: NoBody}
 }
 
 // Response is the answer: the upstream's, a policy's or the gateway's own.

@@ -148,13 +148,7 @@ func (s *Step) Request(x *exchange.Exchange) policy.Verdict {
 	for i := range s.fields {
 		x.Request.Header.DelLooked(s.fields[i].Name, s.fields[i].Known)
 	}
-	switch r := &x.Request; {
-	case s.own == nil:
-	case r.Own == nil:
-		r.Own = s.own
-	default:
-		r.Own = slices.Concat(r.Own, s.own)
-	}
+	x.Request.Own = append(x.Request.Own, s.own...)
 	var before exchange.Who
 	// Mostly nothing is known yet, and nothing has to be copied.
 	if x.Who.Method != "" || x.Who.Consumer != "" {
