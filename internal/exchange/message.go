@@ -60,6 +60,10 @@ type Request struct {
 	Length  int64  // of Body in bytes, or Unknown
 	Trailer Header // complete once Body has ended
 
+	// Own are fields that only the gateway sets. Policies remove them from
+	// Header; see DropOwn for Trailer, which comes later.
+	Own []Field
+
 	Upgrade string // the protocol that the client asks to switch to, "" for none
 	Expect  bool   // the client waits for 100 Continue before it sends the body
 
@@ -72,12 +76,21 @@ type Request struct {
 	Lent bool
 }
 
+// DropOwn removes from the trailer what only the gateway sets: some services read
+// it as if it stood in the head. It is for who sends the request on, once the
+// body has ended.
+func (r *Request) DropOwn() {
+	for i := range r.Own {
+		r.Trailer.DelLooked(r.Own[i].Name, r.Own[i].Known)
+	}
+}
+
 // Reset empties the request and keeps its memory.
 func (r *Request) Reset() {
 	h, t := r.Header, r.Trailer
 	h.Reset()
 	t.Reset()
-	*r = Request{Header: h, Trailer: t, Body: NoBody}
+	*r = Request{Header: h, Trailer: t, Own: r.Own[:0], Body: NoBody}
 }
 
 // Response is the answer: the upstream's, a policy's or the gateway's own.

@@ -26,7 +26,7 @@ type pump struct {
 	conn    *wire.Conn
 	limits  *ResponseLimits
 	body    exchange.Body
-	trailer *exchange.Header
+	request *exchange.Request // its trailer
 	length  int64
 	sent    int64 // bytes of the body that were written
 	chunked bool  // a chunk was written
@@ -56,7 +56,7 @@ func (p *pump) start(c *Client) {
 	p.halt.Store(false)
 	p.last.Store(false)
 	p.conn, p.limits = c.conn, c.limits
-	p.body, p.trailer, p.length = r.Body, &r.Trailer, r.Length
+	p.body, p.request, p.length = r.Body, r, r.Length
 	p.conn.SetTimeout(0)
 	go p.run()
 }
@@ -119,7 +119,8 @@ func (p *pump) send() (err error) {
 	}
 	p.writing()
 	p.last.Store(true)
-	_, err = p.conn.Write(AppendLastChunk(nil, p.trailer, !p.chunked))
+	p.request.DropOwn()
+	_, err = p.conn.Write(AppendLastChunk(nil, &p.request.Trailer, !p.chunked))
 	return err
 }
 
@@ -275,6 +276,6 @@ func (p *pump) stop() (sent bool) {
 	}
 	sent = p.err == nil
 	p.state, p.err, p.sent = pumpUnused, nil, 0
-	p.body, p.trailer = nil, nil
+	p.body, p.request = nil, nil
 	return sent
 }

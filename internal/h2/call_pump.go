@@ -51,7 +51,7 @@ func (a *call) sendBody(piece []byte) (err error) {
 		}
 	}()
 	c, r := a.c, &a.x.Request
-	body, trailer, length := r.Body, &r.Trailer, r.Length
+	body, length := r.Body, r.Length
 	ready, tells := body.(exchange.Ready)
 	sent := int64(0)
 	for {
@@ -81,9 +81,10 @@ func (a *call) sendBody(piece []byte) (err error) {
 	if length >= 0 && sent != length {
 		return &RequestError{errBodyLength}
 	}
+	r.DropOwn()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return a.sendTrailer(trailer)
+	return a.sendTrailer(&r.Trailer)
 }
 
 // sendTrailer ends the request.

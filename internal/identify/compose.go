@@ -232,6 +232,8 @@ func (a *anyOf) Say(x *exchange.Exchange, proved bool, place string) {
 	}
 }
 
+func (a *anyOf) Own() []exchange.Field { return ownOf(a.members) }
+
 func (a *anyOf) Conceal(x *exchange.Exchange) { concealAll(a.members, x) }
 
 func (a *anyOf) Challenge(wrong bool) string { return challenges(a.members, wrong) }
@@ -287,9 +289,20 @@ func (a *allOf) Say(x *exchange.Exchange, proved bool, place string) {
 	}
 }
 
+func (a *allOf) Own() []exchange.Field { return ownOf(a.members) }
+
 func (a *allOf) Conceal(x *exchange.Exchange) { concealAll(a.members, x) }
 
 func (a *allOf) Challenge(wrong bool) string { return challenges(a.members, wrong) }
+
+func ownOf(members []Member) (all []exchange.Field) {
+	for _, m := range members {
+		if s, ok := m.Method().(Says); ok {
+			all = append(all, s.Own()...)
+		}
+	}
+	return all
+}
 
 func concealAll(members []Member, x *exchange.Exchange) {
 	for _, m := range members {

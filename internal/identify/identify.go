@@ -40,6 +40,8 @@ type Says interface {
 	// credentials have been hidden by then. A field that a proof of another
 	// method stood in is left alone: place is where it stood.
 	Say(x *exchange.Exchange, proved bool, place string)
+	// Own are the fields that only the method may set.
+	Own() []exchange.Field
 }
 
 // Stands tells whether a proof stood in a field.
@@ -93,6 +95,7 @@ type Step struct {
 	optional  bool
 	anonymous string
 	fields    []field
+	own       []exchange.Field // all that only the step may set
 	missing   *exchange.Problem
 	wrong     *exchange.Problem
 }
@@ -115,6 +118,12 @@ func New(env *policy.Env, m Method, guard *Guard, o Options) (*Step, error) {
 	s.fields, more = compileFields(o.Headers)
 	if err := errors.Join(append(faults, more...)...); err != nil {
 		return nil, err
+	}
+	for _, f := range s.fields {
+		s.own = append(s.own, f.Field)
+	}
+	if s.says != nil {
+		s.own = append(s.own, s.says.Own()...)
 	}
 	s.missing = &exchange.Problem{
 		Status: 401, Code: "credential_missing", Side: exchange.SideClient,
@@ -139,6 +148,7 @@ func (s *Step) Request(x *exchange.Exchange) policy.Verdict {
 	for i := range s.fields {
 		x.Request.Header.DelLooked(s.fields[i].Name, s.fields[i].Known)
 	}
+	x.Request.Own = append(x.Request.Own, s.own...)
 	var before exchange.Who
 	// Mostly nothing is known yet, and nothing has to be copied.
 	if x.Who.Method != "" || x.Who.Consumer != "" {

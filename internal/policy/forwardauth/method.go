@@ -106,6 +106,9 @@ func one(a *fetch.Answer, name string) (string, error) {
 	return a.Header.Get(name), nil
 }
 
+// Own are what is taken, and the names.
+func (m *method) Own() []exchange.Field { return m.own }
+
 // Say hands over what the service said. What the client says in its place goes.
 func (m *method) Say(x *exchange.Exchange, proved bool, place string) {
 	for _, f := range m.own {

@@ -153,9 +153,17 @@ routes:
 `, nil)
 	defer r.Close()
 	a := r.Do(policytest.Request{Method: "PUT", Target: "/", Body: "hello", Chunked: true, Header: []exchange.Field{
-		{Name: "Cookie", Value: "c=d"}, {Name: "Authorization", Value: "Basic x"}, {Name: "X-Other", Value: "1"}, {Name: "X_Forwarded_For", Value: "1"},
-		{Name: "X-Forwarded-User", Value: "root"}, {Name: "Forwarded", Value: "for=1"}, {Name: "X-Real-IP", Value: "1"}, {Name: "Connection", Value: "Cookie, close"},
-		{Name: "TE", Value: "trailers"}, {Name: "Expect", Value: "100-continue"}, {Name: "Proxy-Authorization", Value: "Basic x"},
+		{Name: "Cookie", Value: "c=d"},
+		{Name: "Authorization", Value: "Basic x"},
+		{Name: "X-Other", Value: "1"},
+		{Name: "X_Forwarded_For", Value: "1"},
+		{Name: "X-Forwarded-User", Value: "root"},
+		{Name: "Forwarded", Value: "for=1"},
+		{Name: "X-Real-IP", Value: "1"},
+		{Name: "Connection", Value: "Cookie, close"},
+		{Name: "TE", Value: "trailers"},
+		{Name: "Expect", Value: "100-continue"},
+		{Name: "Proxy-Authorization", Value: "Basic x"},
 	}})
 	got := <-last
 	want := []string{"Cookie", "User-Agent", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Method", "X-Forwarded-Proto", "X-Forwarded-Uri"}

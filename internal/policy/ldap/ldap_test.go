@@ -99,11 +99,11 @@ userPassword: password
 // directory starts a real directory with two people, and returns its URL.
 func directory(t *testing.T) string {
 	t.Helper()
-	return directoryWith(t, "")
+	return directoryWith(t, "ldap", "")
 }
 
-// directoryWith is one with further settings.
-func directoryWith(t *testing.T, settings string) string {
+// directoryWith is one with a scheme and further settings.
+func directoryWith(t *testing.T, scheme, settings string) string {
 	t.Helper()
 	const slapd, slapadd = "/usr/sbin/slapd", "/usr/sbin/slapadd"
 	if _, err := os.Stat(slapd); err != nil {
@@ -144,7 +144,7 @@ access to * by dn.exact="cn=gate,dc=example,dc=com" read by * auth
 	}
 	address := l.Addr().String()
 	_ = l.Close()
-	cmd := exec.Command(slapd, "-f", conf, "-h", "ldap://"+address, "-d", "0")
+	cmd := exec.Command(slapd, "-f", conf, "-h", scheme+"://"+address, "-d", "0")
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -156,7 +156,7 @@ access to * by dn.exact="cn=gate,dc=example,dc=com" read by * auth
 		c, err := net.Dial("tcp", address)
 		if err == nil {
 			_ = c.Close()
-			return "ldap://" + address
+			return scheme + "://" + address
 		}
 		if time.Now().After(deadline) {
 			t.Fatalf("slapd does not listen: %v", err)

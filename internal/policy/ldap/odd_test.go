@@ -33,7 +33,7 @@ const asGate = `, bind_dn: "cn=gate,dc=example,dc=com", bind_password: gatepw`
 
 // TestTooMany has a directory that tells one entry of two.
 func TestTooMany(t *testing.T) {
-	r := at(t, directoryWith(t, "sizelimit 1"), asGate)
+	r := at(t, directoryWith(t, "ldap", "sizelimit 1"), asGate)
 	for user, status := range map[string]int{"ann": 200, "twin": 401} {
 		if a := signIn(r, user, "password"); a.Status != status {
 			t.Errorf("%s: %d, %v", user, a.Status, a.Problem)

@@ -92,6 +92,7 @@ func parse(text string) (t traits, err error) {
 			break
 		}
 	}
+	cert := ""
 	seen := make(map[string]bool)
 	for _, p := range pairs {
 		key, value := p[0], p[1]
@@ -101,7 +102,7 @@ func parse(text string) (t traits, err error) {
 		seen[key] = true
 		switch key {
 		case "cert":
-			return certificate(value)
+			cert = value
 		case "hash":
 			if sum, err := hex.DecodeString(value); err != nil || len(sum) != 32 {
 				return t, errors.New("the forwarded hash is no SHA-256")
@@ -112,6 +113,9 @@ func parse(text string) (t traits, err error) {
 		case "dns", "uri":
 			t.names = append(t.names, key+":"+value)
 		}
+	}
+	if seen["cert"] {
+		return certificate(cert)
 	}
 	if t.thumbprint == "" && t.subject == "" && t.names == nil {
 		return t, errors.New("the forwarded certificate has no traits")

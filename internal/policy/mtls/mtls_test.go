@@ -10,6 +10,7 @@ import (
 	"math/big"
 	"net"
 	"net/url"
+	"strings"
 	"testing"
 
 	"gatehouse.dev/gatehouse/internal/exchange"
@@ -96,6 +97,17 @@ routes:
 		{"a quote that is not closed", "/proxy", "10.0.0.1", nil, `Subject="CN=mobile,O=Partner`, 401, ""},
 		{"an escaped quote", "/proxy", "10.0.0.1", nil, `Subject="a\",Subject=\"CN=mobile,O=Partner"`, 401, ""},
 		{"two subjects", "/proxy", "10.0.0.1", nil, `Subject="CN=eve";Subject="CN=mobile,O=Partner"`, 401, ""},
+		{"two subjects in two cases", "/proxy", "10.0.0.1", nil, `subject="CN=eve";SUBJECT="CN=mobile,O=Partner"`, 401, ""},
+		{"two certificates", "/proxy", "10.0.0.1", nil, `Cert="` + encoded + `";Cert="` + url.PathEscape(string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: unknown.Raw}))) + `"`, 401, ""},
+		{"two hashes", "/proxy", "10.0.0.1", nil, `Hash=` + peer(byThumb).Thumbprint() + `;Hash=` + peer(unknown).Thumbprint(), 401, ""},
+		{"a hash of another length", "/proxy", "10.0.0.1", nil, `Hash=` + peer(byThumb).Thumbprint()[:40], 401, ""},
+		{"a hash in capitals", "/proxy", "10.0.0.1", nil, `Hash=` + strings.ToUpper(peer(byThumb).Thumbprint()), 200, "thumb"},
+		{"the first hides the last in a quote", "/proxy", "10.0.0.1", nil, `Subject="CN=mobile,O=Partner";A=",By=x;Subject="CN=eve"`, 401, ""},
+		{"the first ends in an escape", "/proxy", "10.0.0.1", nil, `Subject="CN=mobile,O=Partner";A="\,Subject="CN=eve"`, 401, ""},
+		{"the first hides an empty last", "/proxy", "10.0.0.1", nil, `Subject="CN=mobile,O=Partner";A=",By=x;Subject="";URI=spiffe://x`, 401, ""},
+		{"text after a quote", "/proxy", "10.0.0.1", nil, `Subject="CN=mobile,O=Partner"x`, 401, ""},
+		{"a part without a value", "/proxy", "10.0.0.1", nil, `Subject="CN=mobile,O=Partner";x`, 401, ""},
+		{"one that is too long", "/proxy", "10.0.0.1", nil, `A=` + strings.Repeat("a", 32<<10) + `,Subject="CN=mobile,O=Partner"`, 401, ""},
 		{"the connection's counts for more", "/proxy", "10.0.0.1", unknown, `Subject="CN=mobile,O=Partner"`, 401, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -164,6 +164,9 @@ func (m *method) redeem(x *exchange.Exchange, l *login, code string) (*session, 
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errIDToken, err)
 	}
+	if err := belongs(id, t.access); err != nil {
+		return nil, fmt.Errorf("%w: %w", errIDToken, err)
+	}
 	_, expires := id.Claims["exp"]
 	if err := m.info(id.Claims, t.access); err != nil {
 		return nil, err

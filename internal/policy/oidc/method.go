@@ -58,6 +58,9 @@ func (m *method) Prove(x *exchange.Exchange) error {
 	switch {
 	case m.signIn && navigates(&x.Request):
 		return m.begin(x)
+	case errors.Is(err, errOver) && !m.signIn:
+		// Nobody would take it from the browser, which shows it to every page.
+		m.clear(x, &m.answers.Get(x).cookies)
 	case err != nil:
 		return &identify.Refusal{Cause: err, Uncounted: true}
 	}
@@ -70,20 +73,20 @@ func (m *method) fresh(x *exchange.Exchange, s *session) (*session, error) {
 	case err != nil:
 		return nil, identify.Unavailable(fmt.Errorf("ended sessions: %w", err))
 	case over:
-		return nil, errors.New("the session was ended")
+		return nil, fmt.Errorf("%w: it was ended", errOver)
 	}
 	now := time.Now().Unix()
 	switch {
 	case (s.Good == 0 || now < s.Good) && (s.Access != "" || !m.config.access()):
 		return s, nil
 	case s.Renew == "":
-		return nil, errors.New("the session's token is missing or has expired, and cannot be renewed")
+		return nil, fmt.Errorf("%w: its token is missing or has expired, and cannot be renewed", errOver)
 	}
 	next, err := m.renewals.do(s.Renew, func() (*session, error) { return m.renewOnce(s) })
 	var no *refused
 	switch {
 	case errors.As(err, &no):
-		return nil, err // the provider does not want it: people sign in again
+		return nil, fmt.Errorf("%w: %w", errOver, err) // the provider does not want it: people sign in again
 	case err != nil:
 		return nil, identify.Unavailable(fmt.Errorf("renewing a session: %w", err))
 	}
@@ -133,6 +136,14 @@ func (m *method) identify(x *exchange.Exchange, s *session) error {
 func (m *method) subject(claims map[string]any) string {
 	s, _ := identify.Claim(claims, m.config.SubjectClaim).(string)
 	return s
+}
+
+// Own is where the token goes.
+func (m *method) Own() []exchange.Field {
+	if m.config.Forward == "none" {
+		return nil
+	}
+	return []exchange.Field{{Name: "Authorization", Known: exchange.Authorization}}
 }
 
 // Say puts the token into the request. A service that gets tokens from here gets

@@ -7,6 +7,7 @@ package oidc
 import (
 	"errors"
 	"fmt"
+	"net/url"
 	"strings"
 	"time"
 
@@ -43,8 +44,10 @@ type Config struct {
 	ClientID string `yaml:"client_id" required:"true" example:"shop"`
 	// The secret that belongs to it. Without one the gateway is a public client.
 	ClientSecret policy.Secret `yaml:"client_secret"`
-	// Secret that sessions are sealed with, at least 32 bytes. All gateways that share sessions share it; another one ends all sessions.
+	// Secret that sessions are sealed with, at least 32 bytes. All gateways that share sessions share it; another one ends all sessions, unless the old one is in "former_secrets".
 	CookieSecret policy.Secret `yaml:"cookie_secret" required:"true"`
+	// Secrets that sessions were sealed with before. They can still be opened; what is sealed anew is with "cookie_secret". Remove one when its sessions are over.
+	FormerSecrets []policy.Secret `yaml:"former_secrets"`
 	// What the provider is asked for.
 	Scopes policy.StringList `yaml:"scopes"`
 
@@ -88,7 +91,7 @@ type Config struct {
 	// How long to wait for redis.
 	Timeout policy.Duration `yaml:"timeout" min:"1ms" max:"10s"`
 
-	// Whether requests without a session go on, as nobody. Nobody is then asked to sign in; a link to a path that needs it does.
+	// Whether requests without a session go on, as nobody. Nobody is then asked to sign in; a link to a path that needs it does. A session that is over is none, and the browser's cookies go.
 	Optional bool `yaml:"optional"`
 	// Consumer that requests without a session belong to. Nobody is then asked to sign in.
 	Anonymous string `yaml:"anonymous" example:"guest"`
@@ -125,14 +128,20 @@ func (c *Config) Compile(env *policy.Env) (policy.Policy, error) {
 			fault("after_logout", fmt.Sprintf("%q is neither a path nor a URL", c.AfterLogout), "write /path")
 		}
 	}
-	if c.Origin != "" && c.HTTP.Check(c.Origin) != nil {
+	if u, err := url.Parse(c.Origin); c.Origin != "" && (err != nil || c.HTTP.Check(c.Origin) != nil || strings.TrimSuffix(c.Origin, "/") != u.Scheme+"://"+u.Host) {
 		fault("origin", fmt.Sprintf("%q is no origin", c.Origin), "write https://host")
 	}
 	if strings.ContainsAny(c.Cookie, "=;, \t\".") || c.Cookie == "" {
 		fault("cookie", fmt.Sprintf("%q is not a name of a cookie", c.Cookie), "use letters, digits, - and _")
 	}
-	if len(c.CookieSecret.Reveal()) < 32 {
-		fault("cookie_secret", "the secret has less than 32 bytes", "make one: openssl rand -base64 32")
+	for i, s := range c.secrets() {
+		if len(s) < 32 {
+			at := "cookie_secret"
+			if i > 0 {
+				at = fmt.Sprintf("former_secrets[%d]", i-1)
+			}
+			fault(at, "the secret has less than 32 bytes", "make one: openssl rand -base64 32")
+		}
 	}
 	if f := c.HTTP.Check(c.Issuer); f != nil {
 		f.Field = "issuer"
@@ -155,7 +164,7 @@ func (c *Config) Compile(env *policy.Env) (policy.Policy, error) {
 	if err := errors.Join(append(faults, err)...); err != nil {
 		return nil, err
 	}
-	m.seal = newSeal(c.CookieSecret.Reveal(), c.Issuer, c.ClientID)
+	m.seal = newSeal(c.secrets(), c.Issuer, c.ClientID)
 	m.provider = env.Keep("provider "+identify.Fingerprint(c.Issuer, c.HTTP, c.Refresh), func() any { return newProvider(env, c, client) }).(*provider)
 	// What has ended has, whatever else the settings say.
 	m.renewals = env.Keep("renewals "+c.Issuer, func() any { return newRenewals() }).(*renewals)
@@ -165,6 +174,15 @@ func (c *Config) Compile(env *policy.Env) (policy.Policy, error) {
 		m.once, _ = env.Service("redis").(replay.Store)
 	}
 	return &runtime{step, m}, nil
+}
+
+// secrets are those that cookies may be sealed with, the one in use first.
+func (c *Config) secrets() []string {
+	list := []string{c.CookieSecret.Reveal()}
+	for _, s := range c.FormerSecrets {
+		list = append(list, s.Reveal())
+	}
+	return list
 }
 
 // runtime is the step of the stage, and sets cookies on answers.

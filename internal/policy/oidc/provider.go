@@ -2,6 +2,8 @@ package oidc
 
 import (
 	"context"
+	"crypto/sha256"
+	"crypto/sha512"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -153,6 +155,32 @@ func (p *provider) exchange(c *Config, form url.Values) (*tokens, error) {
 		return nil, errors.New("the answer has no bearer token")
 	}
 	return t, nil
+}
+
+// belongs checks that an ID token came with an access token, if it says so (OpenID
+// Connect Core 1.0, section 3.1.3.8): half of the hash that its own signature is
+// made with, of which that of Ed25519 is SHA-512.
+func belongs(id *jose.Token, access string) error {
+	claim, there := id.Claims["at_hash"]
+	if !there {
+		return nil
+	}
+	var sum []byte
+	switch {
+	case strings.HasSuffix(id.Alg, "256"):
+		s := sha256.Sum256([]byte(access))
+		sum = s[:]
+	case strings.HasSuffix(id.Alg, "384"):
+		s := sha512.Sum384([]byte(access))
+		sum = s[:]
+	default:
+		s := sha512.Sum512([]byte(access))
+		sum = s[:]
+	}
+	if claim != base64.RawURLEncoding.EncodeToString(sum[:len(sum)/2]) {
+		return errors.New("the ID token belongs to another access token")
+	}
+	return nil
 }
 
 // info asks what the provider knows of the owner of an access token (OpenID

@@ -23,6 +23,9 @@ func (m *method) renew(s *session, now int64) (*session, error) {
 	next := *s
 	if t.id != "" {
 		id, err := m.verify(t.id, now)
+		if err == nil {
+			err = belongs(id, t.access)
+		}
 		if err != nil {
 			return nil, &refused{"id token: " + err.Error()}
 		}

@@ -46,7 +46,7 @@ func TestPanicWhileRenewing(t *testing.T) {
 // that began it.
 func TestShorterSession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := &method{config: &Config{Cookie: "c", Session: policy.Duration(time.Hour)}, seal: newSeal("secret", "id", "web")}
+		m := &method{config: &Config{Cookie: "c", Session: policy.Duration(time.Hour)}, seal: newSeal([]string{"secret"}, "id", "web")}
 		now := time.Now().Unix()
 		text, err := m.seal.close("session", &session{Begun: now, Ends: now + 8*3600})
 		if err != nil {

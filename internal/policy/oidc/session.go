@@ -47,11 +47,19 @@ type login struct {
 // what is bound to each cookie hold the client and the provider, so that a
 // cookie of one policy is none of another.
 type seal struct {
-	aead cipher.AEAD
-	name string
+	aeads []cipher.AEAD // the first is in use, the others open what they closed
+	name  string
 }
 
-func newSeal(secret, issuer, client string) *seal {
+func newSeal(secrets []string, issuer, client string) *seal {
+	s := &seal{name: issuer + "\x00" + client}
+	for _, secret := range secrets {
+		s.aeads = append(s.aeads, newAEAD(secret))
+	}
+	return s
+}
+
+func newAEAD(secret string) cipher.AEAD {
 	// The settings have been checked: none of these fails.
 	key, err := hkdf.Key(sha256.New, []byte(secret), nil, "gatehouse oidc cookies", 32)
 	if err != nil {
@@ -65,7 +73,7 @@ func newSeal(secret, issuer, client string) *seal {
 	if err != nil {
 		panic(err)
 	}
-	return &seal{aead, issuer + "\x00" + client}
+	return aead
 }
 
 func (s *seal) close(what string, v any) (string, error) {
@@ -73,7 +81,7 @@ func (s *seal) close(what string, v any) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return base64.RawURLEncoding.EncodeToString(s.aead.Seal(nil, nil, data, []byte(what+"\x00"+s.name))), nil
+	return base64.RawURLEncoding.EncodeToString(s.aeads[0].Seal(nil, nil, data, []byte(what+"\x00"+s.name))), nil
 }
 
 var errSeal = errors.New("the cookie was not made by this gateway, or for something else")
@@ -83,10 +91,12 @@ func (s *seal) open(what, text string, v any) error {
 	if err != nil {
 		return errSeal
 	}
-	if data, err = s.aead.Open(nil, nil, data, []byte(what+"\x00"+s.name)); err != nil {
-		return errSeal
+	for _, aead := range s.aeads {
+		if plain, err := aead.Open(nil, nil, data, []byte(what+"\x00"+s.name)); err == nil {
+			return json.Unmarshal(plain, v)
+		}
 	}
-	return json.Unmarshal(data, v)
+	return errSeal
 }
 
 // The size of a cookie that all browsers take, and how many pieces a session
@@ -189,6 +199,9 @@ func pieceName(name string, i int) string {
 	return name + "." + strconv.Itoa(i)
 }
 
+// errOver says that a session was a good one.
+var errOver = errors.New("the session is over")
+
 // read returns the session of a request, nil when there is none.
 func (m *method) read(x *exchange.Exchange) (*session, error) {
 	name, _ := m.cookieName(x)
@@ -213,7 +226,7 @@ func (m *method) read(x *exchange.Exchange) (*session, error) {
 		return nil, err
 	}
 	if now := time.Now().Unix(); now >= min(s.Ends, s.Begun+m.longest()) || s.Begun > now+60 {
-		return nil, errors.New("the session is over")
+		return nil, errOver
 	}
 	return s, nil
 }

@@ -125,7 +125,7 @@ func TestForwardedToken(t *testing.T) {
 			t.Errorf("%s with %v: %d, the service gets %q, want %q", c.target, c.fields, status, got, c.want)
 		}
 	}
-	nobody := &visit{v.t, v.r, map[string]string{}}
+	nobody := &visit{t: v.t, r: v.r}
 	if got, status := nobody.sent("/id", "Authorization", evil); got != "" || status != 200 {
 		t.Errorf("without a session: %d, the service gets %q", status, got)
 	}
@@ -180,6 +180,67 @@ func TestEndedEverywhere(t *testing.T) {
 			t.Fatal(f)
 		}
 		ended("after a reload with" + change)
+	}
+}
+
+// TestOverWhereItIsOptional: a session that is over is none where none is needed,
+// and the browser is rid of it. What was made up is refused there too.
+func TestOverWhereItIsOptional(t *testing.T) {
+	d := newDesk(t)
+	v := severalVisit(t, d, "")
+	v.loginAt(d, "/token", nil)
+	thief := v.copied()
+	v.do("GET", "/_oidc/logout", "")
+	if a := thief.do("GET", "/id", ""); a.Status != 200 || len(thief.cookies) != 0 {
+		t.Errorf("%d, with the cookies %v: %v", a.Status, thief.cookies, a.Problem)
+	}
+	if got := v.r.Received(); len(got) != 1 || got[0].Header.Get("Authorization") != "" {
+		t.Errorf("the service gets %v", got)
+	}
+	forger := &visit{t: t, r: v.r, cookies: map[string]string{"gh_session": "1.AAAA"}}
+	if a := forger.do("GET", "/id", ""); a.Status != 401 {
+		t.Errorf("made up: %d", a.Status)
+	}
+}
+
+// TestNewSecret changes the secret under a session.
+func TestNewSecret(t *testing.T) {
+	d := newDesk(t)
+	const old = "0123456789abcdef0123456789abcdef"
+	with := func(secret, more string) string {
+		return strings.ReplaceAll(severalText(d, more), "cookie_secret: "+old, "cookie_secret: "+secret)
+	}
+	another := strings.ToUpper(old)
+	v := visitWith(t, with(old, ""), nil)
+	v.login(d, nil)
+	for _, c := range []struct {
+		name, text string
+		status     int
+	}{
+		{"another", with(another, ""), 401},
+		{"another, and the old one kept", with(another, ", former_secrets: [ "+old+" ]"), 200},
+		{"the old one as the second", with(another, ", former_secrets: [ "+another+", "+old+" ]"), 200},
+		{"the old one", with(old, ""), 200},
+	} {
+		if f := v.r.Apply(c.text); f != nil {
+			t.Fatalf("%s: %v", c.name, f)
+		}
+		if _, status := v.copied().sent("/page", "X-User"); status != c.status {
+			t.Errorf("%s: %d, want %d", c.name, status, c.status)
+		}
+	}
+	// What is sealed now is with the new one.
+	if f := v.r.Apply(with(another, ", former_secrets: [ "+old+" ]")); f != nil {
+		t.Fatal(f)
+	}
+	clear(v.cookies)
+	v.login(d, nil)
+	if f := v.r.Apply(with(another, "")); f != nil {
+		t.Fatal(f)
+	}
+	v.want("a new session without the old secret", 200)
+	if f := v.r.Apply(with(another, ", former_secrets: [ short ]")); f == nil || !strings.Contains(f.Error(), "former_secrets[0]") {
+		t.Errorf("a short one: %v", f)
 	}
 }
 

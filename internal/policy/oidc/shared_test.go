@@ -23,7 +23,7 @@ func sharing(t *testing.T, d *desk, server *redistest.Server, settings string) (
 }
 
 // copied is the same session in another browser.
-func (v *visit) copied() *visit { return &visit{v.t, v.r, maps.Clone(v.cookies)} }
+func (v *visit) copied() *visit { return &visit{t: v.t, r: v.r, cookies: maps.Clone(v.cookies)} }
 
 func (v *visit) want(what string, status int) {
 	v.t.Helper()
@@ -127,7 +127,7 @@ func TestSharedRenewal(t *testing.T) {
 	for i := range 8 {
 		v := a.copied()
 		if i%2 == 1 {
-			v = &visit{t, b.r, maps.Clone(a.cookies)}
+			v = &visit{t: t, r: b.r, cookies: maps.Clone(a.cookies)}
 		}
 		all.Go(func() {
 			q := policytest.Request{Target: "/page"}

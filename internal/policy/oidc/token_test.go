@@ -97,6 +97,9 @@ type visit struct {
 	t       *testing.T
 	r       *policytest.Rig
 	cookies map[string]string
+	from    string           // address of the client, "" for any
+	fields  []exchange.Field // beside cookies
+	lines   []string         // every Set-Cookie
 }
 
 func newVisit(t *testing.T, d *desk) *visit {
@@ -120,7 +123,7 @@ func visitWith(t *testing.T, text string, services func(string) any) *visit {
 	t.Helper()
 	r := policytest.NewRig(t, all.Catalog(), text, services)
 	t.Cleanup(r.Close)
-	return &visit{t, r, make(map[string]string)}
+	return &visit{t: t, r: r, cookies: make(map[string]string)}
 }
 
 func (v *visit) do(method, target, body string) *policytest.Answer {
@@ -129,8 +132,13 @@ func (v *visit) do(method, target, body string) *policytest.Answer {
 	for name, value := range v.cookies {
 		q.Header = append(q.Header, exchange.Field{Name: "Cookie", Value: name + "=" + value})
 	}
+	q.Header = append(q.Header, v.fields...)
+	if v.from != "" {
+		q.Client = v.r.Client(v.from+":1000", v.r.Config.Listeners[0])
+	}
 	a := v.r.Do(q)
 	for line := range a.Header.Values("Set-Cookie") {
+		v.lines = append(v.lines, line)
 		pair, rest, _ := strings.Cut(line, ";")
 		name, value, _ := strings.Cut(pair, "=")
 		if v.cookies[name] = value; strings.Contains(rest, "Max-Age=0") {

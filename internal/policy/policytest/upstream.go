@@ -143,6 +143,7 @@ func (u *upstream) receive(x *exchange.Exchange) (*Received, *exchange.Problem) 
 		}
 	}
 	q.Body = body.String()
+	r.DropOwn()
 	q.Trailer.CopyFrom(&r.Trailer)
 	u.r.mu.Lock()
 	u.r.received = append(u.r.received, q)

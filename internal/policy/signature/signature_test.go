@@ -77,6 +77,8 @@ func (m *message) request() policytest.Request {
 		value := map[string]string{
 			`"@method"`: m.method, `"@authority"`: m.host, `"@path"`: m.path, `"@query"`: "?" + m.query,
 			`"@target-uri"`: "http://" + m.host + m.path + "?" + m.query, `"content-digest"`: m.digest,
+			`"content-digest";key="sha-256"`: strings.TrimPrefix(m.digest, "sha-256="), `"content-digest";bs`: ":" + base64.StdEncoding.EncodeToString([]byte(m.digest)) + ":",
+			`"@request-target"`: m.path + "?" + m.query, `"@query-param";name="x"`: "1", `"@scheme"`: "http",
 		}[c]
 		b.WriteString(c + ": " + value + "\n")
 	}
@@ -117,24 +119,29 @@ func value(q policytest.Request, name string) string {
 	return ""
 }
 
+// signed is a request, and how it is answered.
+type signed struct {
+	name   string
+	q      policytest.Request
+	status int
+}
+
+// with signs a message after changes to it.
+func with(m message, changes ...func(*message)) policytest.Request {
+	for _, c := range changes {
+		c(&m)
+	}
+	return m.request()
+}
+
+// after changes a request that was signed.
+func after(q policytest.Request, change func(policytest.Request) policytest.Request) policytest.Request {
+	return change(q)
+}
+
 func TestSignatures(t *testing.T) {
-	type change = func(*message)
-	with := func(m message, changes ...change) policytest.Request {
-		for _, c := range changes {
-			c(&m)
-		}
-		return m.request()
-	}
-	after := func(q policytest.Request, change func(policytest.Request) policytest.Request) policytest.Request {
-		return change(q)
-	}
-	for _, c := range []struct {
-		name   string
-		q      policytest.Request
-		status int
-	}{
+	for _, c := range []signed{
 		{"a request", with(get()), 200},
-		{"with a body", with(post("hello")), 200},
 		{"by its target", with(get(), func(m *message) { m.components, m.query = `"@method" "@target-uri"`, "by=target" }), 200},
 		{"that names its algorithm", with(get(), func(m *message) { m.params += `;alg="hmac-sha256"` }), 200},
 		{"in a moment", with(get(), func(m *message) { m.params = params(-10) }), 200},
@@ -152,22 +159,16 @@ func TestSignatures(t *testing.T) {
 		{"without the query", with(get(), func(m *message) { m.components = `"@method" "@authority" "@path"` }), 401},
 		{"of nothing", with(get(), func(m *message) { m.components = `` }), 401},
 		{"a component twice", with(get(), func(m *message) { m.components += ` "@path"` }), 401},
-		{"without the body", with(post("hello"), func(m *message) { m.components = get().components }), 401},
-		{"with a weak digest only", with(post("hello"), func(m *message) { m.digest = "md5=:XUFAKrxLKna5cZ2REBfFkg==:" }), 401},
-		{"with a digest of another body", with(post("hello"), func(m *message) { m.digest = digest("hullo") }), 401},
-		{"with one right digest and a wrong one", with(post("hello"), func(m *message) { m.digest = digest("hello") + ", sha-512=:AAAA:" }), 401},
+		{"by its request target", with(get(), func(m *message) { m.components = `"@method" "@authority" "@request-target"` }), 200},
+		{"by the parameters of its query", with(get(), func(m *message) { m.components = `"@method" "@authority" "@path" "@query-param";name="x"` }), 401},
+		{"by its request target without the host", with(get(), func(m *message) { m.components = `"@method" "@request-target"` }), 401},
+		{"the fields of another request", after(with(get(), func(m *message) { m.params += `;nonce="a"` }), func(q policytest.Request) policytest.Request {
+			return set(q, "Signature-Input", strings.Replace(value(q, "Signature-Input"), `"a"`, `"b"`, 1))
+		}), 401},
 		{"another method", after(with(get(), func(m *message) { m.query = "a=1" }), func(q policytest.Request) policytest.Request { q.Method = "DELETE"; return q }), 401},
 		{"another path", after(with(get(), func(m *message) { m.query = "a=2" }), func(q policytest.Request) policytest.Request { q.Target = "/b?a=2"; return q }), 401},
 		{"another query", after(with(get(), func(m *message) { m.query = "a=3" }), func(q policytest.Request) policytest.Request { q.Target = "/a?a=4"; return q }), 401},
 		{"another host", after(with(get(), func(m *message) { m.query = "a=5" }), func(q policytest.Request) policytest.Request { return set(q, "Host", "other.test") }), 401},
-		{"another body", after(with(post("hello1")), func(q policytest.Request) policytest.Request { q.Body = "hello2"; return q }), 401},
-		{"another body and digest", after(with(post("hello3")), func(q policytest.Request) policytest.Request {
-			q.Body = "hello4"
-			return set(q, "Content-Digest", digest("hello4"))
-		}), 401},
-		{"a body where there was none", after(with(get(), func(m *message) { m.query = "a=6" }), func(q policytest.Request) policytest.Request { q.Body = "x"; return q }), 401},
-		{"a chunked one", after(with(get(), func(m *message) { m.query = "a=7" }), func(q policytest.Request) policytest.Request { q.Body, q.Chunked = "x", true; return q }), 401},
-		{"no body where there was one", after(with(post("hello5")), func(q policytest.Request) policytest.Request { q.Body = ""; return q }), 401},
 		{"a second signature field", after(with(get(), func(m *message) { m.query = "a=8" }), func(q policytest.Request) policytest.Request {
 			q.Header = append(q.Header, exchange.Field{Name: "signature", Value: value(q, "Signature")})
 			return q
@@ -186,25 +187,56 @@ func TestSignatures(t *testing.T) {
 		{"without the nonce", with(get(), func(m *message) { m.path, m.params = "/nonce/1", m.params+`;tag="shop"` }), 401},
 		{"for another purpose", with(get(), func(m *message) { m.path, m.params = "/nonce/1", m.params+`;nonce="2";tag="bank"` }), 401},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			r := policytest.NewRig(t, all.Catalog(), config, nil)
-			defer r.Close()
-			a := r.Do(c.q)
-			got := r.Received()
-			if a.Status != c.status || (len(got) == 1) != (c.status == 200) {
-				t.Fatalf("answer %d: %v", a.Status, a.Problem)
-			}
-			if c.status == 200 {
-				if h := &got[0].Header; h.Get("Signature") != "" || h.Get("Signature-Input") != "" {
-					t.Error("the signature goes on to the service")
-				}
-				if a := r.Do(c.q); a.Status != 401 {
-					t.Errorf("sent again it is answered %d", a.Status)
-				}
-			} else if !strings.HasPrefix(a.Header.Get("WWW-Authenticate"), "Signature ") {
-				t.Errorf("the challenge is %q", a.Header.Get("WWW-Authenticate"))
-			}
-		})
+		t.Run(c.name, c.test)
+	}
+}
+
+// TestBodies has bodies that are signed by their digests.
+func TestBodies(t *testing.T) {
+	for _, c := range []signed{
+		{"with a body", with(post("hello")), 200},
+		{"with a digest of no body", with(get(), func(m *message) { m.digest, m.components = digest(""), m.components+` "content-digest"` }), 200},
+		{"with a digest of a body that is not there", with(get(), func(m *message) { m.digest, m.components = digest("x"), m.components+` "content-digest"` }), 401},
+		{"with no digest at all", with(get(), func(m *message) { m.components += ` "content-digest"` }), 401},
+		{"with one member of the digest", with(post("hello"), func(m *message) { m.components = get().components + ` "content-digest";key="sha-256"` }), 401},
+		{"with the digest in bytes", with(post("hello"), func(m *message) { m.components = get().components + ` "content-digest";bs` }), 401},
+		{"chunked", after(with(post("hello")), func(q policytest.Request) policytest.Request { q.Chunked = true; return q }), 200},
+		{"chunked, with another body", after(with(post("hello")), func(q policytest.Request) policytest.Request { q.Body, q.Chunked = "hullo", true; return q }), 401},
+		{"without the body", with(post("hello"), func(m *message) { m.components = get().components }), 401},
+		{"with a weak digest only", with(post("hello"), func(m *message) { m.digest = "md5=:XUFAKrxLKna5cZ2REBfFkg==:" }), 401},
+		{"with a digest of another body", with(post("hello"), func(m *message) { m.digest = digest("hullo") }), 401},
+		{"with one right digest and a wrong one", with(post("hello"), func(m *message) { m.digest = digest("hello") + ", sha-512=:AAAA:" }), 401},
+		{"another body", after(with(post("hello1")), func(q policytest.Request) policytest.Request { q.Body = "hello2"; return q }), 401},
+		{"another body and digest", after(with(post("hello3")), func(q policytest.Request) policytest.Request {
+			q.Body = "hello4"
+			return set(q, "Content-Digest", digest("hello4"))
+		}), 401},
+		{"a body where there was none", after(with(get(), func(m *message) { m.query = "a=6" }), func(q policytest.Request) policytest.Request { q.Body = "x"; return q }), 401},
+		{"a chunked one", after(with(get(), func(m *message) { m.query = "a=7" }), func(q policytest.Request) policytest.Request { q.Body, q.Chunked = "x", true; return q }), 401},
+		{"no body where there was one", after(with(post("hello5")), func(q policytest.Request) policytest.Request { q.Body = ""; return q }), 401},
+	} {
+		t.Run(c.name, c.test)
+	}
+}
+
+// test sends the request. What is good is good once.
+func (c *signed) test(t *testing.T) {
+	r := policytest.NewRig(t, all.Catalog(), config, nil)
+	defer r.Close()
+	a := r.Do(c.q)
+	got := r.Received()
+	if a.Status != c.status || (len(got) == 1) != (c.status == 200) {
+		t.Fatalf("answer %d: %v", a.Status, a.Problem)
+	}
+	if c.status == 200 {
+		if h := &got[0].Header; h.Get("Signature") != "" || h.Get("Signature-Input") != "" {
+			t.Error("the signature goes on to the service")
+		}
+		if a := r.Do(c.q); a.Status != 401 {
+			t.Errorf("sent again it is answered %d", a.Status)
+		}
+	} else if !strings.HasPrefix(a.Header.Get("WWW-Authenticate"), "Signature ") {
+		t.Errorf("the challenge is %q", a.Header.Get("WWW-Authenticate"))
 	}
 }
 
@@ -240,8 +272,15 @@ func TestLockOut(t *testing.T) {
 		address, key string
 		status       int
 	}{
-		{owner, secret, 200}, {stranger, wrong, 401}, {stranger, wrong, 401}, {stranger, secret, 429}, {other, secret, 429},
-		{owner, secret, 200}, {owner, wrong, 401}, {owner, wrong, 401}, {owner, secret, 429},
+		{owner, secret, 200},
+		{stranger, wrong, 401},
+		{stranger, wrong, 401},
+		{stranger, secret, 429},
+		{other, secret, 429},
+		{owner, secret, 200},
+		{owner, wrong, 401},
+		{owner, wrong, 401},
+		{owner, secret, 429},
 	} {
 		if got := send(c.address, c.key); got != c.status {
 			t.Errorf("%d, %s: answer %d, want %d", i, c.address, got, c.status)
@@ -254,7 +293,11 @@ func TestLarge(t *testing.T) {
 	r := policytest.NewRig(t, all.Catalog(), strings.Replace(config, "signature: { attempts", "signature: { body: 1KiB, attempts", 1), nil)
 	defer r.Close()
 	m := post(strings.Repeat("a", 2000))
-	if a := r.Do(m.request()); a.Status != 413 {
-		t.Errorf("answer %d", a.Status)
+	for _, chunked := range []bool{false, true} {
+		q := m.request()
+		q.Chunked = chunked
+		if a := r.Do(q); a.Status != 413 || len(r.Received()) != 0 {
+			t.Errorf("chunked %v: answer %d", chunked, a.Status)
+		}
 	}
 }
