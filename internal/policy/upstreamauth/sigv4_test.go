@@ -306,3 +306,17 @@ func TestSignaturesHold(t *testing.T) {
 		}
 	}
 }
+
+// Services that speak S3's protocol are signed as S3 is.
+func TestKinOfS3(t *testing.T) {
+	for service, simple := range map[string]bool{"s3": true, "s3-outposts": true, "s3-object-lambda": true, "s3express": true, "s3tables": false, "execute-api": false} {
+		c := &SigV4{Region: "eu-central-1", Service: service, AccessKey: policy.NewSecret("AKID"), SecretKey: policy.NewSecret("secret"), MaxBody: 1 << 10}
+		p, err := c.compile()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s := p.(*signer); s.simple != simple || (s.hold == 0) != simple {
+			t.Errorf("%s: %v, holds %d", service, s.simple, s.hold)
+		}
+	}
+}
