@@ -244,9 +244,24 @@ func TestUpstreamRefuses(t *testing.T) {
 			status  int
 			local   bool
 			problem *exchange.Problem
+			grpc    string
 			asked   int
-		}{{status: 200}, {status: 403}, {status: 401, local: true}, {status: 401, problem: &refused}, {status: 401, asked: 1}} {
+		}{
+			{status: 200},
+			{status: 403},
+			{status: 401, local: true},
+			{status: 401, problem: &refused},
+			{status: 200, grpc: "7"},
+			{status: 200, grpc: "16", local: true},
+			{status: 401, asked: 1},
+			{status: 401},
+			{status: 200, grpc: "16", asked: 1},
+		} {
+			if c.grpc != "" && c.asked > 0 {
+				time.Sleep(doubtAfter)
+			}
 			x.Response.Status, x.Response.Local, x.Problem = c.status, c.local, c.problem
+			x.Response.Header.Set("Grpc-Status", c.grpc)
 			step.Response(x)
 			time.Sleep(2 * time.Second)
 			if n := i.times(); n != c.asked {
@@ -254,8 +269,8 @@ func TestUpstreamRefuses(t *testing.T) {
 			}
 		}
 		x.Problem = nil
-		if step.Request(x) != policy.Next || x.Request.Header.Get("Authorization") != "2" {
-			t.Errorf("after a refusal: %q, %v", x.Request.Header.Get("Authorization"), x.Problem)
+		if step.Request(x) != policy.Next || x.Request.Header.Get("Authorization") != "3" {
+			t.Errorf("after two refusals: %q, %v", x.Request.Header.Get("Authorization"), x.Problem)
 		}
 	})
 }
