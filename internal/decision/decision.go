@@ -96,13 +96,9 @@ var (
 	_ policy.Reaches    = (*Step)(nil)
 )
 
-// asserted are the fields by which the gateway itself says who the client is.
-const asserted = 1<<exchange.Forwarded | 1<<exchange.XForwardedFor | 1<<exchange.XForwardedHost | 1<<exchange.XForwardedProto |
-	1<<exchange.XForwardedPort | 1<<exchange.XForwardedClientCert | 1<<exchange.XRealIP
-
 func isAsserted(name string) bool {
 	k := exchange.LookupKnown(name)
-	return k != exchange.Other && asserted&k.Bit() != 0
+	return k != exchange.Other && exchange.Asserted&k.Bit() != 0
 }
 
 // New checks the terms and returns the step, or all that is wrong.

@@ -251,6 +251,7 @@ func TestRemembered(t *testing.T) {
 func TestTerms(t *testing.T) {
 	for want, terms := range map[string]Terms{
 		`sets[0]: "X-Forwarded-Client-Cert" is asserted`: {Sets: policy.StringList{"X-Forwarded-Client-Cert"}},
+		`sets[0]: "Client-Cert" is asserted`:             {Sets: policy.StringList{"Client-Cert"}},
 		`sets[1]: "forwarded" is asserted`:               {Sets: policy.StringList{"X-User", "forwarded"}},
 		`answers[0]: "X-Real-IP" is asserted`:            {Answers: policy.StringList{"X-Real-IP"}},
 		`headers[0]: "a b" is not a field name`:          {Headers: policy.StringList{"a b"}},

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -37,6 +39,15 @@ type slotCount struct{ slot, count int64 }
 // disk already are let go, and read again when they are needed.
 const mostEntries = 100_000
 
+// mostUnwritten is how many counts are in memory at the very most. Only a disk
+// that cannot be written makes it so many: counts that are not on it are not
+// let go.
+const mostUnwritten = 4 * mostEntries
+
+// ErrFull says that no further count has room: the disk could not be written for
+// so long that memory is full of those that are not on it.
+var ErrFull = errors.New("too many counts are not on the disk yet")
+
 func (c *counts) setResume(name string, at []byte) {
 	if c.resume == nil {
 		c.resume = make(map[string][]byte)
@@ -54,7 +65,9 @@ func (s *Store) Use(_ context.Context, q limit.Quota) (used int64, ok bool, err 
 		if e, err = s.load(q.Key); err != nil {
 			return 0, false, err
 		}
-		c.makeRoom()
+		if !c.makeRoom() {
+			return 0, false, ErrFull
+		}
 		c.entries[q.Key] = e
 	}
 	used = e.since(q.Slot - q.Slots)
@@ -93,9 +106,11 @@ func (e *entry) add(slot, cost int64) {
 	e.slots = append(e.slots, slotCount{slot, cost})
 }
 
-func (c *counts) makeRoom() {
+// makeRoom lets some of the counts go that are on the disk, and reports whether
+// there is room for one more.
+func (c *counts) makeRoom() bool {
 	if len(c.entries) < mostEntries {
-		return
+		return true
 	}
 	tries := 0
 	for key, e := range c.entries {
@@ -103,9 +118,10 @@ func (c *counts) makeRoom() {
 			delete(c.entries, key)
 		}
 		if tries++; tries >= 64 {
-			return
+			break
 		}
 	}
+	return len(c.entries) < mostUnwritten
 }
 
 // load reads a count from the file.
@@ -127,6 +143,10 @@ func (s *Store) load(key string) (*entry, error) {
 	return e, err
 }
 
+// mostWritten is how many counts one transaction writes: who waits for the disk
+// waits for no more than that.
+const mostWritten = 5_000
+
 // write brings what has changed to the disk. What cannot be written stays for
 // the next time.
 func (s *Store) write() error {
@@ -136,35 +156,43 @@ func (s *Store) write() error {
 	}
 	c := &s.counts
 	c.mu.Lock()
-	changed := make(map[string][]byte)
-	upTo := make(map[string]int)
+	var changed []written
 	for key, e := range c.entries {
 		if e.dirty() {
-			changed[key], upTo[key] = e.encode(), e.changes
+			changed = append(changed, written{key, e.encode(), e.changes})
 		}
 	}
 	c.mu.Unlock()
-	if len(changed) == 0 {
-		return nil
-	}
-	err := db.Update(func(tx *bbolt.Tx) error {
-		bucket := tx.Bucket([]byte(quotaBucket))
-		for key, v := range changed {
-			if err := bucket.Put([]byte(key), v); err != nil {
-				return err
+	// In order: what is put in the middle of a page moves all that is after it,
+	// and within a transaction a page may hold all of them.
+	slices.SortFunc(changed, func(a, b written) int { return strings.Compare(a.key, b.key) })
+	for part := range slices.Chunk(changed, mostWritten) {
+		err := db.Update(func(tx *bbolt.Tx) error {
+			bucket := tx.Bucket([]byte(quotaBucket))
+			for _, w := range part {
+				if err := bucket.Put([]byte(w.key), w.value); err != nil {
+					return err
+				}
 			}
+			return nil
+		})
+		if err != nil {
+			return err
 		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for key, n := range upTo {
-		c.entries[key].written = n // what is dirty is never let go
+		c.mu.Lock()
+		for _, w := range part {
+			c.entries[w.key].written = w.changes // what is dirty is never let go
+		}
+		c.mu.Unlock()
 	}
 	return nil
+}
+
+// written is a count as it goes to the disk.
+type written struct {
+	key     string
+	value   []byte
+	changes int
 }
 
 func (e *entry) encode() []byte {

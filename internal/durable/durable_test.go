@@ -119,6 +119,54 @@ func TestRoom(t *testing.T) {
 	}
 }
 
+// TestNoRoom: counts that are not on the disk are never let go, and so there is
+// an end to how many there may be.
+func TestNoRoom(t *testing.T) {
+	s := &Store{log: slog.New(slog.DiscardHandler)}
+	db, err := bbolt.Open(filepath.Join(t.TempDir(), "x.db"), 0o600, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if err := db.Update(func(tx *bbolt.Tx) error {
+		_, err := tx.CreateBucket([]byte(quotaBucket))
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	s.db.Store(db)
+	s.counts.entries = make(map[string]*entry, mostUnwritten)
+	shared := &entry{changes: 1}
+	for i := range mostUnwritten {
+		s.counts.entries[fmt.Sprint(i)] = shared
+	}
+	q := limit.Quota{Key: "one more", Limit: 10, Cost: 1, Slots: 1, Keep: time.Hour}
+	if _, ok, err := s.Use(context.Background(), q); !errors.Is(err, ErrFull) || ok {
+		t.Errorf("%d counts: %v, %v", len(s.counts.entries), ok, err)
+	}
+	q.Key = "0"
+	if used, ok := use(t, s, q); used != 1 || !ok {
+		t.Errorf("what is counted already: %d, %v", used, ok)
+	}
+	shared.written = shared.changes
+	for i := range 2*mostWritten + 1 { // several transactions
+		s.counts.entries[fmt.Sprint(i)] = &entry{slots: []slotCount{{0, int64(i)}}, changes: 1}
+	}
+	if err := s.write(); err != nil {
+		t.Fatal(err)
+	}
+	q.Key = "one more"
+	if used, ok := use(t, s, q); used != 1 || !ok {
+		t.Errorf("after writing: %d, %v", used, ok)
+	}
+	clear(s.counts.entries)
+	for i := range 2*mostWritten + 1 {
+		if e, err := s.load(fmt.Sprint(i)); err != nil || len(e.slots) != 1 || e.slots[0].count != int64(i) {
+			t.Fatalf("%d: %v, %v", i, e, err)
+		}
+	}
+}
+
 func TestSweep(t *testing.T) {
 	s := open(t, t.TempDir())
 	defer s.Close()

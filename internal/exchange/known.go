@@ -102,6 +102,11 @@ func (k Known) String() string { return knownNames[k] }
 // Bit returns the member of a DelSet set that stands for k.
 func (k Known) Bit() uint64 { return 1 << k }
 
+// Asserted is the set of fields by which the gateway tells the service who
+// asked. They are never passed on as they came, and nobody else may write them.
+const Asserted uint64 = 1<<XForwardedFor | 1<<XForwardedHost | 1<<XForwardedPort | 1<<XForwardedProto | 1<<Forwarded | 1<<XRealIP |
+	1<<XForwardedClientCert | 1<<ClientCert | 1<<ClientCertChain
+
 // knownTable is an open-addressed hash table over length, first and last byte.
 var knownTable = func() (t [256]Known) {
 	for k := Other + 1; k < numKnown; k++ {

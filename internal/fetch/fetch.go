@@ -191,15 +191,15 @@ func (c *Client) http() *http.Client {
 		return c.live.Load()
 	}
 	c.looked = time.Now()
-	now := c.settings.Fingerprint()
-	if now == c.print {
+	found := c.settings.Fingerprint()
+	if found == c.print {
 		return c.live.Load()
 	}
 	made, err := c.settings.client()
 	if err != nil {
 		return c.live.Load()
 	}
-	c.print = now
+	c.print = found
 	c.live.Swap(made).CloseIdleConnections()
 	return made
 }

@@ -1,9 +1,11 @@
 package fetch
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
@@ -144,7 +146,49 @@ func TestFilesAreFollowed(t *testing.T) {
 	ask("another authority again", true, false)
 }
 
+// A service that asks for a certificate is shown the one of the settings.
+func TestClientCertificate(t *testing.T) {
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = w.Write(r.TLS.PeerCertificates[0].Raw)
+	}))
+	s.TLS = &tls.Config{ClientAuth: tls.RequireAnyClientCert}
+	s.StartTLS()
+	defer s.Close()
+	dir := t.TempDir()
+	settings := Default()
+	settings.CAFile, settings.CertFile, settings.KeyFile = filepath.Join(dir, "ca.pem"), filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	cert, key := authority(t)
+	for file, text := range map[string][]byte{
+		settings.CAFile: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}), settings.CertFile: cert, settings.KeyFile: key,
+	} {
+		if err := os.WriteFile(file, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c, err := New(settings)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Retire()
+	block, _ := pem.Decode(cert)
+	if shown, err := c.Get(t.Context(), s.URL); err != nil || !bytes.Equal(shown, block.Bytes) {
+		t.Errorf("%v", err)
+	}
+	settings.CertFile, settings.KeyFile = "", ""
+	if c, err = New(settings); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Get(t.Context(), s.URL); err == nil {
+		t.Error("without a certificate it is let in")
+	}
+}
+
 func otherAuthority(t *testing.T) []byte {
+	cert, _ := authority(t)
+	return cert
+}
+
+func authority(t *testing.T) (cert, private []byte) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -155,5 +199,9 @@ func otherAuthority(t *testing.T) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	secret, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret})
 }

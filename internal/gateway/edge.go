@@ -17,16 +17,10 @@ var hopByHop = exchange.Connection.Bit() | exchange.KeepAlive.Bit() | exchange.P
 	exchange.HTTP2Settings.Bit() | exchange.ContentLength.Bit() | exchange.Host.Bit() |
 	exchange.Expect.Bit() | exchange.ProxyAuthorization.Bit()
 
-// asserted are the fields by which the gateway tells the service who asked.
-// They are never passed on as they came.
-var asserted = exchange.XForwardedFor.Bit() | exchange.XForwardedHost.Bit() | exchange.XForwardedPort.Bit() |
-	exchange.XForwardedProto.Bit() | exchange.Forwarded.Bit() | exchange.XRealIP.Bit() |
-	exchange.XForwardedClientCert.Bit() | exchange.ClientCert.Bit() | exchange.ClientCertChain.Bit()
-
 // notNamed are the fields that a Connection option cannot take away: who
 // routes, frames, authenticates or tells clients apart by them must see what
 // was sent. A client could otherwise have a trusted proxy's word removed.
-var notNamed = hopByHop | asserted | exchange.Authorization.Bit() | exchange.Cookie.Bit() | exchange.CacheControl.Bit()
+var notNamed = hopByHop | exchange.Asserted | exchange.Authorization.Bit() | exchange.Cookie.Bit() | exchange.CacheControl.Bit()
 
 // cleanRequest removes what must not reach a policy or a service, and sets the
 // forwarding fields.
@@ -41,7 +35,7 @@ func cleanRequest(x *exchange.Exchange) {
 			x.ForwardedCert = joined(h, exchange.XForwardedClientCert)
 		}
 	}
-	h.DelSet(hopByHop | asserted)
+	h.DelSet(hopByHop | exchange.Asserted)
 	dropUnderscored(h)
 	if trailers {
 		h.AddKnown(exchange.TE, "trailers")

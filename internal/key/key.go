@@ -154,13 +154,15 @@ func (b By) Text(x *exchange.Exchange) string {
 	return "client\x00" + string(network[:])
 }
 
-// caller is the consumer, or whom the proof names where no consumer is known.
+// caller is the consumer, or whom the proof names where no consumer is known:
+// names are an issuer's own, and another may give the same to somebody else.
 func caller(x *exchange.Exchange) string {
 	if x.Who.Consumer != "" {
 		return x.Who.Consumer
 	}
 	if x.Who.Subject != "" {
-		return "\x00" + x.Who.Method + "\x00" + x.Who.Subject
+		issuer, _ := x.Who.Claims["iss"].(string)
+		return "\x00" + x.Who.Method + "\x00" + issuer + "\x00" + x.Who.Subject
 	}
 	return ""
 }

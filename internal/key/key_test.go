@@ -62,6 +62,10 @@ func TestKindsApart(t *testing.T) {
 	see("header", "header:X-Key")
 	x.Who = exchange.Who{Subject: "same", Method: "jwt"}
 	see("subject", "consumer")
+	x.Who.Claims = map[string]any{"iss": "https://a.test"}
+	see("subject of an issuer", "consumer")
+	x.Who.Claims = map[string]any{"iss": "https://b.test"}
+	see("subject of another issuer", "consumer")
 	x.Who.Consumer = "same"
 	see("consumer", "consumer")
 	see("expression", "consumer.name")

@@ -78,6 +78,8 @@ func TestFaults(t *testing.T) {
 		head + "allow if net.lookup_ip_addr(\"a\")":                                                          "undefined function net.lookup_ip_addr",
 		head + "allow if opa.runtime().env":                                                                  "undefined function opa.runtime",
 		head + "allow if numbers.range(1, input.n)":                                                          "undefined function numbers.range",
+		head + "allow if graph.reachable_paths(input.g, {1}) != set()":                                       "undefined function graph.reachable_paths",
+		head + "allow if strings.render_template(input.t, {}) != \"\"":                                       "undefined function strings.render_template",
 		head + "allow if x":   "a.rego:3:10: var x is unsafe",
 		head + "deny if true": "names no rule of the module",
 		"package a\n" + strings.Repeat("#", MostBytes) + "": "larger than",

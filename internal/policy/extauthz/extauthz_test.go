@@ -2,7 +2,11 @@ package extauthz_test
 
 import (
 	"context"
+	"encoding/pem"
 	"net"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -14,6 +18,7 @@ import (
 	status "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
 	grpcstatus "google.golang.org/grpc/status"
 
 	"gatehouse.dev/gatehouse/internal/exchange"
@@ -229,6 +234,38 @@ routes:
 	}
 	if n := s.asked.Load(); n != 4 {
 		t.Errorf("the service was asked %d times", n)
+	}
+}
+
+// Over TLS the service has to be who the settings say.
+func TestTLS(t *testing.T) {
+	certified := httptest.NewUnstartedServer(nil)
+	certified.StartTLS()
+	defer certified.Close()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := grpc.NewServer(grpc.Creds(credentials.NewServerTLSFromCert(&certified.TLS.Certificates[0])))
+	auth.RegisterAuthorizationServer(server, new(service))
+	go func() { _ = server.Serve(l) }()
+	defer server.Stop()
+	file := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certified.Certificate().Raw}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	text := `
+routes:
+  - { match: /allow, upstream: http://up, policies: [ ext_authz: { url: 'grpcs://` + l.Addr().String() + `', ca_file: ` + file + `, timeout: 5s } ] }
+  - { match: /system, upstream: http://up, policies: [ ext_authz: { url: 'grpcs://` + l.Addr().String() + `', timeout: 5s } ] }
+  - { match: /plain, upstream: http://up, policies: [ ext_authz: { url: 'grpc://` + l.Addr().String() + `', timeout: 5s } ] }
+`
+	r := policytest.NewRig(t, all.Catalog(), text, nil)
+	defer r.Close()
+	for target, want := range map[string]int{"/allow": 200, "/system": 503, "/plain": 503} {
+		if a := r.Do(policytest.Request{Target: target}); a.Status != want {
+			t.Errorf("%s: %v, want %d", target, a, want)
+		}
 	}
 }
 

@@ -93,6 +93,12 @@ func newEndpoint(c *ClientCredentials) (*endpoint, []error) {
 	return e, faults
 }
 
+// shown is a URL without its query, which may hold what nobody is to see.
+func shown(url string) string {
+	url, _, _ = strings.Cut(url, "?")
+	return url
+}
+
 // ask posts a form and reads the answer. An error means that it is not one.
 func (e *endpoint) ask(ctx context.Context, form url.Values) (*granted, error) {
 	h := http.Header{"Content-Type": {"application/x-www-form-urlencoded"}, "Accept": {"application/json"}}
@@ -205,7 +211,7 @@ func (c *ClientCredentials) compile(env *policy.Env) (policy.Policy, error) {
 	key := "client_credentials " + identify.Fingerprint(c, c.ClientSecret.Fingerprint(), c.ClientKey.Fingerprint())
 	kept := env.Keep(key, func() any {
 		return &tokens{
-			log: env.Log.With("issuer", c.TokenURL), client: e.client, timeout: c.HTTP.Timeout.D(),
+			log: env.Log.With("issuer", shown(c.TokenURL)), client: e.client, timeout: c.HTTP.Timeout.D(),
 			cache: identify.NewTokens[token](1), flights: make(map[string]*flight),
 			ask: func(ctx context.Context, _ string) (string, time.Duration, error) {
 				form := url.Values{"grant_type": {"client_credentials"}}
@@ -224,7 +230,7 @@ func (c *ClientCredentials) compile(env *policy.Env) (policy.Policy, error) {
 			},
 		}
 	}).(*tokens)
-	return &issued{tokens: kept, place: p, at: c.TokenURL}, nil
+	return &issued{tokens: kept, place: p, at: shown(c.TokenURL)}, nil
 }
 
 // more adds whom the token is for, each a parameter of its own (RFC 8693,
@@ -259,7 +265,7 @@ func (c *TokenExchange) compile(env *policy.Env) (policy.Policy, error) {
 	key := "token_exchange " + identify.Fingerprint(c, c.ClientSecret.Fingerprint(), c.ClientKey.Fingerprint())
 	kept := env.Keep(key, func() any {
 		return &tokens{
-			log: env.Log.With("issuer", c.TokenURL), client: e.client, timeout: c.HTTP.Timeout.D(),
+			log: env.Log.With("issuer", shown(c.TokenURL)), client: e.client, timeout: c.HTTP.Timeout.D(),
 			remember: c.RememberRefused.D(), forgives: 2, // one caller's odd token is not everybody's pause
 			cache: identify.NewTokens[token](c.Cache), flights: make(map[string]*flight),
 			ask: func(ctx context.Context, subject string) (string, time.Duration, error) {
@@ -267,7 +273,7 @@ func (c *TokenExchange) compile(env *policy.Env) (policy.Policy, error) {
 			},
 		}
 	}).(*tokens)
-	return &issued{tokens: kept, place: p, at: c.TokenURL, caller: true}, nil
+	return &issued{tokens: kept, place: p, at: shown(c.TokenURL), caller: true}, nil
 }
 
 // exchange asks for the token in place of the caller's (RFC 8693, section 2).

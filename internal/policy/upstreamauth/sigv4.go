@@ -30,7 +30,7 @@ type signer struct {
 	id, secret, session string
 	region, service     string
 	host                string // "": that of the request
-	simple              bool   // s3: the path is encoded once, and as it stands
+	simple              bool   // s3 and its kin: the path is encoded once, and as it stands
 	hold                int64  // 0: bodies are not signed
 	fields              []string
 	now                 func() time.Time
@@ -75,7 +75,8 @@ func (c *SigV4) compile() (policy.Policy, error) {
 	}
 	s := &signer{
 		id: c.AccessKey.Reveal(), secret: c.SecretKey.Reveal(), session: c.SessionToken.Reveal(),
-		region: c.Region, service: c.Service, host: c.Host, simple: c.Service == "s3", now: time.Now,
+		region: c.Region, service: c.Service, host: c.Host, now: time.Now,
+		simple: c.Service == "s3" || strings.HasPrefix(c.Service, "s3-") || c.Service == "s3express",
 	}
 	if c.Payload == "signed" || c.Payload == "" && !s.simple {
 		s.hold = int64(c.MaxBody)

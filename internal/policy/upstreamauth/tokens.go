@@ -264,9 +264,17 @@ func (i *issued) subject(x *exchange.Exchange) string {
 	return ""
 }
 
-// Response notices an upstream that does not take the token.
+// Response notices an upstream that does not take the token, also one of gRPC,
+// which says so in the head of an answer that has nothing else.
 func (i *issued) Response(x *exchange.Exchange) {
-	if x.Response.Status == 401 && !x.Response.Local && x.Problem == nil {
+	r := &x.Response
+	if r.Local || x.Problem != nil {
+		return
+	}
+	if r.Status == 401 || r.Status == 200 && r.Header.Get("Grpc-Status") == unauthenticated {
 		i.tokens.doubt(i.subject(x))
 	}
 }
+
+// unauthenticated is the status of gRPC for a credential that is not taken.
+const unauthenticated = "16"

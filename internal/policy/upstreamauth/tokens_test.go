@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -12,6 +13,7 @@ import (
 
 	"gatehouse.dev/gatehouse/internal/exchange"
 	"gatehouse.dev/gatehouse/internal/identify"
+	"gatehouse.dev/gatehouse/internal/policy"
 )
 
 // issuer is one that takes a second to answer.
@@ -223,4 +225,78 @@ func TestLifeOfTokens(t *testing.T) {
 			}
 		}
 	}
+}
+
+// An upstream that refuses the token has it renewed; an answer of the gateway's
+// own says nothing of the token.
+func TestUpstreamRefuses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i := &issuer{life: time.Hour}
+		step := &issued{tokens: newTokens(i, 0), place: place{field: exchange.Field{Name: "Authorization", Known: exchange.Authorization}}}
+		x := exchange.Get()
+		defer exchange.Put(x)
+		if step.Request(x) != policy.Next || x.Request.Header.Get("Authorization") != "1" {
+			t.Fatalf("%v", x.Problem)
+		}
+		i.times()
+		time.Sleep(doubtAfter)
+		for _, c := range []struct {
+			status  int
+			local   bool
+			problem *exchange.Problem
+			grpc    string
+			asked   int
+		}{
+			{status: 200},
+			{status: 403},
+			{status: 401, local: true},
+			{status: 401, problem: &refused},
+			{status: 200, grpc: "7"},
+			{status: 200, grpc: "16", local: true},
+			{status: 401, asked: 1},
+			{status: 401},
+			{status: 200, grpc: "16", asked: 1},
+		} {
+			if c.grpc != "" && c.asked > 0 {
+				time.Sleep(doubtAfter)
+			}
+			x.Response.Status, x.Response.Local, x.Problem = c.status, c.local, c.problem
+			x.Response.Header.Set("Grpc-Status", c.grpc)
+			step.Response(x)
+			time.Sleep(2 * time.Second)
+			if n := i.times(); n != c.asked {
+				t.Errorf("%+v: asked %d times", c, n)
+			}
+		}
+		x.Problem = nil
+		if step.Request(x) != policy.Next || x.Request.Header.Get("Authorization") != "3" {
+			t.Errorf("after two refusals: %q, %v", x.Request.Header.Get("Authorization"), x.Problem)
+		}
+	})
+}
+
+// However many callers there are, so many tokens are kept and no more, and each
+// gets its own.
+func TestTokensAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i := &issuer{life: time.Hour}
+		s := newTokens(i, 2)
+		for round := range 2 {
+			for n := range 1000 {
+				x := exchange.Get()
+				subject := "caller-" + strconv.Itoa(n) + "-"
+				v, p := s.get(x, subject)
+				if p != nil || !strings.HasPrefix(v.value, subject) {
+					t.Fatalf("%s gets %v, %v", subject, v, p)
+				}
+				exchange.Put(x)
+			}
+			if n := i.times(); round == 1 && n < 1000-128 {
+				t.Errorf("a memory of 100 tokens knew %d", 1000-n)
+			}
+		}
+		if len(s.flights) != 0 {
+			t.Errorf("%d flights never ended", len(s.flights))
+		}
+	})
 }

@@ -187,7 +187,7 @@ type SigV4 struct {
 	SessionToken policy.Secret `yaml:"session_token"`
 	// Host that the service is sent, and that is signed. Default: that of the request, after rewrite.
 	Host string `yaml:"host" example:"photos.s3.eu-central-1.amazonaws.com"`
-	// Whether the body is signed, for which it is held in memory, or passes unsigned. Default: "unsigned" for s3, which allows it over TLS, and "signed" for any other service.
+	// Whether the body is signed, for which it is held in memory, or passes unsigned. Default: "unsigned" for s3 and its kin, such as s3-outposts, which allow it over TLS, and "signed" for any other service.
 	Payload string `yaml:"payload" enum:"signed,unsigned"`
 	// Largest body that is signed; above it 413.
 	MaxBody policy.Size `yaml:"max_body" min:"1KiB" max:"1GiB"`

@@ -244,6 +244,23 @@ func TestHowTheGatewayProvesItself(t *testing.T) {
 	}
 }
 
+// A token in a field of its own stands there alone, and nothing of the caller's
+// beside it, in any spelling.
+func TestTokensInOtherFields(t *testing.T) {
+	i := newIssuer(t)
+	r := newRig(t, route("{ client_credentials: "+i.settings(", header: X-Service-Token")+" }"))
+	a := r.Do(policytest.Request{Target: "/", Header: []exchange.Field{
+		{Name: "Authorization", Value: "Bearer mine"}, {Name: "DPoP", Value: "mine"}, {Name: "x-service-token", Value: "mine"}, {Name: "X-SERVICE-TOKEN", Value: "mine"}, {Name: "X_Service_Token", Value: "mine"},
+	}})
+	got := r.Received()
+	if a.Status != 200 || len(got) != 1 {
+		t.Fatalf("%d: %v", a.Status, a.Problem)
+	}
+	if text := got[0].String(); strings.Contains(text, "mine") || got[0].Header.Get("X-Service-Token") != "token-1" {
+		t.Errorf("the upstream got %s", text)
+	}
+}
+
 // What an issuer says that is odd is no token, and the request does not go on.
 func TestOddAnswers(t *testing.T) {
 	i := newIssuer(t)
