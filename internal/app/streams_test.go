@@ -85,7 +85,7 @@ func accept(key string) string {
 const socketKey = "dGhlIHNhbXBsZSBub25jZQ=="
 
 // socket1 opens a WebSocket over HTTP/1.1.
-func socket1(t *testing.T, address string) io.ReadWriter {
+func socket1(t *testing.T, address string) io.ReadWriteCloser {
 	t.Helper()
 	c := dial(t, address)
 	fmt.Fprintf(c, "GET /chat HTTP/1.1\r\nHost: a.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: %s\r\n\r\n", socketKey)
@@ -96,7 +96,7 @@ func socket1(t *testing.T, address string) io.ReadWriter {
 	}
 	return struct {
 		io.Reader
-		io.Writer
+		io.WriteCloser
 	}{r, c}
 }
 
@@ -120,7 +120,7 @@ func (nobody) Free(*h2.Client) {}
 func (nobody) Gone(*h2.Client) {}
 
 // socket2 opens a WebSocket over HTTP/2.
-func socket2(t *testing.T, address string) io.ReadWriter {
+func socket2(t *testing.T, address string) io.ReadWriteCloser {
 	t.Helper()
 	sweeper := wire.NewSweeper()
 	wc, err := wire.Dial(t.Context(), "tcp", address, sweeper)
@@ -156,7 +156,7 @@ func socket2(t *testing.T, address string) io.ReadWriter {
 	})
 	return struct {
 		io.Reader
-		io.Writer
+		io.WriteCloser
 	}{here, mine}
 }
 
@@ -170,7 +170,7 @@ upstreams: { service: { endpoints: ["%s://%s"] } }
 routes: [{ match: "/*", upstream: service }]
 `, scheme, service))
 		t.Cleanup(func() { a.Close(context.Background()) })
-		for from, open := range map[string]func(*testing.T, string) io.ReadWriter{"HTTP/1.1": socket1, "HTTP/2": socket2} {
+		for from, open := range map[string]func(*testing.T, string) io.ReadWriteCloser{"HTTP/1.1": socket1, "HTTP/2": socket2} {
 			t.Run(from+" to "+name, func(t *testing.T) {
 				s := open(t, address(t, a, "door"))
 				for i := range 10 {
