@@ -14,24 +14,7 @@ import (
 // TestPlacesComeBack: a request in flight, or a WebSocket, takes the one place
 // of its route, and gives it back however its client goes away.
 func TestPlacesComeBack(t *testing.T) {
-	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/chat" {
-			c, buf, err := http.NewResponseController(w).Hijack()
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			defer c.Close()
-			fmt.Fprintf(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: %s\r\n\r\n", accept(r.Header.Get("Sec-WebSocket-Key")))
-			_, _ = io.Copy(c, buf)
-			return
-		}
-		_, _ = io.WriteString(w, "begun")
-		_ = http.NewResponseController(w).Flush()
-		if r.URL.Path == "/slow" {
-			<-r.Context().Done()
-		}
-	}))
+	service := httptest.NewServer(http.HandlerFunc(chatOrSlow))
 	t.Cleanup(service.Close)
 	a, _ := running(t, fmt.Sprintf(`
 listeners: [ { name: web, address: "127.0.0.1:0", protocols: [http1, h2c] } ]
@@ -103,5 +86,25 @@ routes: [ { name: all, match: /*, upstream: "%s" } ]
 			t.Errorf("%s: after it another is answered %d", name, got)
 		}
 		redistest.Until(t, "all is quiet", quiet)
+	}
+}
+
+// chatOrSlow takes WebSockets at /chat, begins and never ends at /slow, and
+// answers elsewhere.
+func chatOrSlow(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path == "/chat" {
+		c, buf, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		fmt.Fprintf(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: %s\r\n\r\n", accept(r.Header.Get("Sec-WebSocket-Key")))
+		_, _ = io.Copy(c, buf)
+		return
+	}
+	_, _ = io.WriteString(w, "begun")
+	_ = http.NewResponseController(w).Flush()
+	if r.URL.Path == "/slow" {
+		<-r.Context().Done()
 	}
 }

@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"hash/maphash"
 	"strconv"
-	"strings"
 	"time"
 
 	"gatehouse.dev/gatehouse/internal/exchange"
@@ -187,7 +186,7 @@ func (c *Config) one(env *policy.Env, one *Limit, i int, at string) (compiled, [
 			out.name = strconv.Itoa(i + 1)
 		}
 	}
-	if len(out.name) > 64 || strings.ContainsFunc(out.name, func(r rune) bool { return r < ' ' || r > '~' || r == '"' || r == '\\' }) {
+	if !limit.IsName(out.name) {
 		fault("name", fmt.Sprintf("%q is not a name of a limit", one.Name), "use at most 64 printable ASCII characters")
 	}
 	if out.rule.Count == 0 {
@@ -253,18 +252,13 @@ func (c *Config) buckets(env *policy.Env, key string) *limit.Buckets {
 // of more than some dozen units has room for fewer keys.
 const bytesForKey = 512
 
-// describe is the RateLimit-Policy field: name, quota and window of each limit
-// (draft-ietf-httpapi-ratelimit-headers, section 3).
+// describe is the RateLimit-Policy field.
 func (l *limiter) describe() string {
-	var b strings.Builder
+	var b []byte
 	for i := range l.limits {
-		if i > 0 {
-			b.WriteString(", ")
-		}
-		one := &l.limits[i]
-		fmt.Fprintf(&b, "%q;q=%d;w=%d", one.name, one.rule.Count, int64(one.rule.Per/time.Second))
+		b = limit.AppendPolicy(b, l.limits[i].name, l.limits[i].rule.Count, l.limits[i].rule.Per)
 	}
-	return b.String()
+	return string(b)
 }
 
 var _ interface {

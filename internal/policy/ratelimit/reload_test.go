@@ -14,11 +14,11 @@ import (
 // live compiles one configuration after the other in one gateway.
 type live map[string]any
 
-func (kept live) apply(t *testing.T, c *Config, store limit.Store) *limiter {
+func (kept live) apply(t testing.TB, c *Config, service any) *limiter {
 	t.Helper()
 	p, err := c.Compile(&policy.Env{
 		Name: "rate_limit", At: "route test #1", Log: slog.New(slog.DiscardHandler), Slots: new(policy.Slots),
-		Service: func(string) any { return store },
+		Service: func(string) any { return service },
 		Keep: func(key string, create func() any) any {
 			if kept[key] == nil {
 				kept[key] = create()
