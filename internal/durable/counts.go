@@ -37,6 +37,12 @@ type slotCount struct{ slot, count int64 }
 // disk already are let go, and read again when they are needed.
 const mostEntries = 100_000
 
+// mostWaiting is how many counts wait for a disk that takes none: beyond it new
+// ones are not begun, and those that there are go on.
+const mostWaiting = 4 * mostEntries
+
+var errNoRoom = errors.New("too many counts wait to be written to the disk")
+
 func (c *counts) setResume(name string, at []byte) {
 	if c.resume == nil {
 		c.resume = make(map[string][]byte)
@@ -54,7 +60,9 @@ func (s *Store) Use(_ context.Context, q limit.Quota) (used int64, ok bool, err 
 		if e, err = s.load(q.Key); err != nil {
 			return 0, false, err
 		}
-		c.makeRoom()
+		if !c.makeRoom() {
+			return 0, false, errNoRoom
+		}
 		c.entries[q.Key] = e
 	}
 	used = e.since(q.Slot - q.Slots)
@@ -93,9 +101,10 @@ func (e *entry) add(slot, cost int64) {
 	e.slots = append(e.slots, slotCount{slot, cost})
 }
 
-func (c *counts) makeRoom() {
+// makeRoom reports whether there is room for another count.
+func (c *counts) makeRoom() bool {
 	if len(c.entries) < mostEntries {
-		return
+		return true
 	}
 	tries := 0
 	for key, e := range c.entries {
@@ -103,9 +112,10 @@ func (c *counts) makeRoom() {
 			delete(c.entries, key)
 		}
 		if tries++; tries >= 64 {
-			return
+			break
 		}
 	}
+	return len(c.entries) < mostWaiting
 }
 
 // load reads a count from the file.

@@ -119,6 +119,27 @@ func TestRoom(t *testing.T) {
 	}
 }
 
+// TestNoRoom: while nothing is written, a flood of new keys meets an end.
+func TestNoRoom(t *testing.T) {
+	c := counts{entries: make(map[string]*entry)}
+	for i := range mostWaiting - 1 {
+		c.entries[fmt.Sprint(i)] = &entry{changes: 1}
+	}
+	if !c.makeRoom() {
+		t.Error("there is no room for the last one")
+	}
+	c.entries["last"] = &entry{changes: 1}
+	if c.makeRoom() {
+		t.Errorf("there is room for more than %d", mostWaiting)
+	}
+	for _, e := range c.entries {
+		e.written = e.changes
+	}
+	if !c.makeRoom() || len(c.entries) >= mostWaiting {
+		t.Error("what was written makes no room")
+	}
+}
+
 func TestSweep(t *testing.T) {
 	s := open(t, t.TempDir())
 	defer s.Close()
