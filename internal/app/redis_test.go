@@ -144,3 +144,43 @@ func shown(a *App, series string) string {
 	}
 	return ""
 }
+
+// TestRedisChanges: a reload that changes how Redis is reached loses no request,
+// although all of them need Redis; neither does a start.
+func TestRedisChanges(t *testing.T) {
+	server := redistest.Start(t)
+	text := func(ms int) string {
+		return fmt.Sprintf(`
+listeners: [ { name: web, address: "127.0.0.1:0" } ]
+admin: off
+observe: { log: { level: error } }
+redis: { url: "redis://%s", connect_timeout: %dms }
+routes:
+  - match: /*
+    policies: [ rate_limit: { limit: 1000000/s, store: redis, timeout: 5s, on_failure: closed, by: route } ]
+    respond: { status: 200, body: ok }
+`, server.Address, ms)
+	}
+	a, file := running(t, text(2000))
+	t.Cleanup(func() { a.Close(context.Background()) })
+	urls := []string{"http://" + address(t, a, "web")}
+	if counts := flood(t, urls, 1); counts[200] != 4 {
+		t.Errorf("at the start: %v", counts)
+	}
+	var stop atomic.Bool
+	var all sync.WaitGroup
+	all.Go(func() {
+		for !stop.Load() {
+			if counts := flood(t, urls, 20); counts[200] != 80 {
+				t.Errorf("%v", counts)
+				return
+			}
+		}
+	})
+	for i := range 10 {
+		write(t, file, text(2001+i))
+		a.Reload()
+	}
+	stop.Store(true)
+	all.Wait()
+}
