@@ -61,6 +61,9 @@ type App struct {
 	front   *front.Front
 	ready   atomic.Bool
 	started time.Time
+	life    context.Context // until the gateway ends
+	end     context.CancelFunc
+	late    sync.WaitGroup // who waits for that, or less long
 
 	mu      sync.Mutex // one change at a time; guards what follows
 	cfg     *config.Config
@@ -79,6 +82,7 @@ func New(source Source, version string, stderr io.Writer) (*App, error) {
 		return nil, examine(cfg, faults)
 	}
 	a := &App{source: source, version: version, started: time.Now(), secrets: cfg.SecretFiles()}
+	a.life, a.end = context.WithCancel(context.Background())
 	a.log = observe.NewLog(cfg.Observe.Log, stderr)
 	a.metrics = observe.NewMetrics(cfg.Observe.Metrics)
 	a.callers = consumer.New()
@@ -241,7 +245,7 @@ func (a *App) apply(cfg *config.Config, faults config.Faults) config.Faults {
 		a.admin = adm
 	}
 	old.release(logs)
-	oldStores.release(stores)
+	a.retire(oldStores, stores)
 	a.metrics.Redis(stores.answers())
 	a.cfg = cfg
 	a.log.Configure(cfg.Observe.Log)
@@ -366,5 +370,7 @@ func (a *App) Close(ctx context.Context) {
 	}
 	a.logs.release(nil)
 	a.stores.release(stores{})
+	a.end()
+	a.late.Wait()
 	a.sweeper.Close()
 }

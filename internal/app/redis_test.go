@@ -119,24 +119,68 @@ func TestRedisShown(t *testing.T) {
 	server := redistest.Start(t)
 	text := "listeners: [ { address: '127.0.0.1:0' } ]\nadmin: off\nobserve: { log: { level: error } }\nroutes: [ { match: /*, respond: {} } ]\n"
 	a, file := running(t, text+"redis: { url: 'redis://"+server.Address+"' }\n")
-	shown := func() string {
-		w := httptest.NewRecorder()
-		a.metrics.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
-		for line := range strings.Lines(w.Body.String()) {
-			if v, ok := strings.CutPrefix(line, "gatehouse_redis_up "); ok {
-				return strings.TrimSpace(v)
-			}
-		}
-		return ""
-	}
-	redistest.Until(t, "the server is shown to answer", func() bool { return shown() == "1" })
+	t.Cleanup(func() { a.Close(context.Background()) })
+	up := func() string { return shown(a, "gatehouse_redis_up") }
+	redistest.Until(t, "the server is shown to answer", func() bool { return up() == "1" })
 	server.Kill()
 	redistest.Until(t, "the server is shown not to answer", func() bool {
 		_ = a.stores.redis.store.Take(t.Context(), []limit.Call{{Key: "k", Rule: limit.Rule{Count: 1, Per: time.Second, Burst: 1}}}) // somebody has to notice
-		return shown() == "0"
+		return up() == "0"
 	})
 	write(t, file, text)
-	if a.Reload(true); shown() != "" {
-		t.Errorf("without redis it is shown as %q", shown())
+	if a.Reload(true); up() != "" {
+		t.Errorf("without redis it is shown as %q", up())
 	}
+}
+
+// shown returns what the metrics say of a series, "" when there is none.
+func shown(a *App, series string) string {
+	w := httptest.NewRecorder()
+	a.metrics.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	for line := range strings.Lines(w.Body.String()) {
+		if v, ok := strings.CutPrefix(line, series+" "); ok {
+			return strings.TrimSpace(v)
+		}
+	}
+	return ""
+}
+
+// TestRedisChanges: a reload that changes how Redis is reached loses no request,
+// although all of them need Redis; neither does a start.
+func TestRedisChanges(t *testing.T) {
+	server := redistest.Start(t)
+	text := func(ms int) string {
+		return fmt.Sprintf(`
+listeners: [ { name: web, address: "127.0.0.1:0" } ]
+admin: off
+observe: { log: { level: error } }
+redis: { url: "redis://%s", connect_timeout: %dms }
+routes:
+  - match: /*
+    policies: [ rate_limit: { limit: 1000000/s, store: redis, timeout: 5s, on_failure: closed, by: route } ]
+    respond: { status: 200, body: ok }
+`, server.Address, ms)
+	}
+	a, file := running(t, text(2000))
+	t.Cleanup(func() { a.Close(context.Background()) })
+	urls := []string{"http://" + address(t, a, "web")}
+	if counts := flood(t, urls, 1); counts[200] != 4 {
+		t.Errorf("at the start: %v", counts)
+	}
+	var stop atomic.Bool
+	var all sync.WaitGroup
+	all.Go(func() {
+		for !stop.Load() {
+			if counts := flood(t, urls, 20); counts[200] != 80 {
+				t.Errorf("%v", counts)
+				return
+			}
+		}
+	})
+	for i := range 10 {
+		write(t, file, text(2001+i))
+		a.Reload(true)
+	}
+	stop.Store(true)
+	all.Wait()
 }

@@ -2,6 +2,7 @@ package app
 
 import (
 	"encoding/json"
+	"time"
 
 	"gatehouse.dev/gatehouse/internal/config"
 	"gatehouse.dev/gatehouse/internal/durable"
@@ -34,6 +35,27 @@ func (s stores) release(next stores) {
 	s.data.release(next.data)
 }
 
+// linger is how long a server is still asked after a reload that leaves it, by
+// the requests that began before.
+const linger = time.Minute
+
+// retire is release once next is what requests are served with.
+func (a *App) retire(s, next stores) {
+	s.data.release(next.data)
+	if s.redis == nil || s.redis == next.redis {
+		return
+	}
+	a.late.Go(func() {
+		t := time.NewTimer(linger)
+		defer t.Stop()
+		select {
+		case <-t.C:
+		case <-a.life.Done():
+		}
+		s.redis.store.Close()
+	})
+}
+
 // answers returns who tells whether Redis answers, nil without Redis.
 func (s stores) answers() func() bool {
 	if s.redis == nil {
@@ -41,6 +63,9 @@ func (s stores) answers() func() bool {
 	}
 	return s.redis.store.Ready
 }
+
+// connectWithin is how long a start or a reload waits for Redis.
+const connectWithin = time.Second
 
 // sharedStore is a Redis store together with the settings it was opened with. A
 // reload that leaves the settings alone keeps it, and its connections.
@@ -50,7 +75,8 @@ type sharedStore struct {
 }
 
 // openRedis returns the present store when its settings stay, a new one
-// otherwise, and nil without settings. It does not wait for a connection.
+// otherwise, and nil without settings. A server that answers is found to do so
+// before the first request needs it; one that does not holds nothing up for long.
 func (a *App) openRedis(cfg *config.Redis) (*sharedStore, error) {
 	if cfg == nil {
 		return nil, nil
@@ -70,6 +96,7 @@ func (a *App) openRedis(cfg *config.Redis) (*sharedStore, error) {
 	if err != nil {
 		return nil, err
 	}
+	store.Tried(connectWithin)
 	return &sharedStore{settings, store}, nil
 }
 
@@ -101,8 +128,7 @@ func (d *dataFile) release(next *dataFile) {
 	}
 }
 
-// release closes the store unless next goes on with it. Exchanges that still
-// run under the old snapshot find that it does not answer.
+// release closes the store unless next goes on with it.
 func (s *sharedStore) release(next *sharedStore) {
 	if s != nil && s != next {
 		s.store.Close()

@@ -85,7 +85,7 @@ func accept(key string) string {
 const socketKey = "dGhlIHNhbXBsZSBub25jZQ=="
 
 // socket1 opens a WebSocket over HTTP/1.1.
-func socket1(t *testing.T, address string) io.ReadWriter {
+func socket1(t *testing.T, address string) io.ReadWriteCloser {
 	t.Helper()
 	c := dial(t, address)
 	fmt.Fprintf(c, "GET /chat HTTP/1.1\r\nHost: a.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: %s\r\n\r\n", socketKey)
@@ -96,7 +96,7 @@ func socket1(t *testing.T, address string) io.ReadWriter {
 	}
 	return struct {
 		io.Reader
-		io.Writer
+		io.WriteCloser
 	}{r, c}
 }
 
@@ -121,7 +121,7 @@ func (nobody) Gone(*h2.Client) {}
 func (nobody) Panicked(v any)  { panic(v) }
 
 // socket2 opens a WebSocket over HTTP/2.
-func socket2(t *testing.T, address string) io.ReadWriter {
+func socket2(t *testing.T, address string) io.ReadWriteCloser {
 	t.Helper()
 	sweeper := wire.NewSweeper()
 	wc, err := wire.Dial(t.Context(), "tcp", address, sweeper)
@@ -157,7 +157,7 @@ func socket2(t *testing.T, address string) io.ReadWriter {
 	})
 	return struct {
 		io.Reader
-		io.Writer
+		io.WriteCloser
 	}{here, mine}
 }
 
@@ -171,7 +171,7 @@ upstreams: { service: { endpoints: ["%s://%s"] } }
 routes: [{ match: "/*", upstream: service }]
 `, scheme, service))
 		t.Cleanup(func() { a.Close(context.Background()) })
-		for from, open := range map[string]func(*testing.T, string) io.ReadWriter{"HTTP/1.1": socket1, "HTTP/2": socket2} {
+		for from, open := range map[string]func(*testing.T, string) io.ReadWriteCloser{"HTTP/1.1": socket1, "HTTP/2": socket2} {
 			t.Run(from+" to "+name, func(t *testing.T) {
 				s := open(t, address(t, a, "door"))
 				for i := range 10 {

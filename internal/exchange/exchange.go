@@ -106,6 +106,7 @@ type Upstream struct {
 	Endpoint string // host:port or socket path of the last endpoint tried
 	Attempts int    // how many times the request was sent or tried
 	Reused   bool   // the last attempt used a kept-alive connection
+	Unseen   bool   // it is certain that no service has seen anything of the request, in no attempt
 }
 
 // Times are monotonic readings of Now, zero where it did not happen.

@@ -44,7 +44,8 @@ type Store struct {
 
 	ctx    context.Context
 	cancel context.CancelFunc
-	mu     sync.Mutex // guards closed against a new goroutine
+	tried  chan struct{} // closed after the first attempt to connect
+	mu     sync.Mutex    // guards closed against a new goroutine
 	closed bool
 	before time.Duration // the pause after the last failure
 	lately time.Time     // when that was
@@ -63,10 +64,18 @@ func New(cfg *config.Redis, log *slog.Logger) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{prefix: cfg.Prefix, log: log, option: option}
+	s := &Store{prefix: cfg.Prefix, log: log, option: option, tried: make(chan struct{})}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.down.Store(true)
-	s.all.Go(func() { s.recover(0) })
+	s.all.Go(func() {
+		if s.try() == nil {
+			s.down.Store(false)
+			close(s.tried)
+			return
+		}
+		close(s.tried)
+		s.recover(0)
+	})
 	return s, nil
 }
 
@@ -79,6 +88,18 @@ func (s *Store) Close() {
 	s.all.Wait()
 	if c := s.client.Load(); c != nil {
 		(*c).Close()
+	}
+}
+
+// Tried waits until the first attempt to connect has ended, well or not, but
+// for no longer than d: who asks then is not told that the server is down while
+// nobody knows.
+func (s *Store) Tried(d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-s.tried:
+	case <-t.C:
 	}
 }
 

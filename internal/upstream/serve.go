@@ -68,7 +68,7 @@ const (
 
 // serve reports whether something of the request was sent.
 func (u *Upstream) serve(x *exchange.Exchange) (sent bool) {
-	x.Upstream.Name = u.name
+	x.Upstream.Name, x.Upstream.Unseen = u.name, false
 	c := call{u: u, x: x}
 	var pass health.Pass
 	if u.breaks {
@@ -102,6 +102,7 @@ func (u *Upstream) serve(x *exchange.Exchange) (sent bool) {
 	if u.breaks {
 		c.tellBreaker(pass)
 	}
+	x.Upstream.Unseen = !c.sent
 	return c.sent
 }
 

@@ -4,7 +4,6 @@
 package fault
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -73,13 +72,14 @@ type injector struct {
 }
 
 func (p *injector) Request(x *exchange.Exchange) policy.Verdict {
-	if p.c.Field != "" {
-		if _, ok := x.Request.Header.Lookup(p.c.Field); !ok {
-			return policy.Next
-		}
+	if !p.asked(x) {
+		return policy.Next
 	}
-	if p.c.Delay > 0 && hit(p.c.DelayShare) && !wait(x, p.c.Delay) {
-		return policy.Stop
+	if p.c.Delay > 0 && hit(p.c.DelayShare) {
+		if gone := policy.Sleep(x, p.c.Delay.D()); gone != nil {
+			x.Fail(policy.ClientGone(gone))
+			return policy.Stop
+		}
 	}
 	if p.c.Abort > 0 && hit(p.c.AbortShare) {
 		x.Fail(&p.problem)
@@ -88,12 +88,19 @@ func (p *injector) Request(x *exchange.Exchange) policy.Verdict {
 	return policy.Next
 }
 
+// asked tells whether a request is to meet faults.
+func (p *injector) asked(x *exchange.Exchange) bool {
+	if p.c.Field == "" {
+		return true
+	}
+	_, ok := x.Request.Header.Lookup(p.c.Field)
+	return ok
+}
+
 // Reaches says what is injected: neither a wait nor dice explain anything.
 func (p *injector) Reaches(x *exchange.Exchange) string {
-	if p.c.Field != "" {
-		if _, ok := x.Request.Header.Lookup(p.c.Field); !ok {
-			return ""
-		}
+	if !p.asked(x) {
+		return ""
 	}
 	var parts []string
 	if p.c.Delay > 0 {
@@ -107,31 +114,3 @@ func (p *injector) Reaches(x *exchange.Exchange) string {
 
 // hit throws the dice.
 func hit(share policy.Percent) bool { return share >= 1 || rand.Float64() < float64(share) }
-
-var clientGone = exchange.Problem{
-	Status: exchange.StatusClientGone, Code: "client_gone", Side: exchange.SideClient,
-	Detail: "The client closed the connection.",
-}
-
-// canceler lets an exchange that is cancelled end a wait.
-type canceler context.CancelFunc
-
-// Interrupt implements exchange.Interrupter.
-func (c canceler) Interrupt() { c() }
-
-// wait delays an exchange. It reports false, and fails it, when the client has
-// gone meanwhile.
-func wait(x *exchange.Exchange, d policy.Duration) bool {
-	ctx, cancel := context.WithTimeout(context.Background(), d.D())
-	defer cancel()
-	err := x.Bind(canceler(cancel))
-	if err == nil {
-		<-ctx.Done()
-		err = x.Bind(nil)
-	}
-	if err != nil {
-		x.Fail(clientGone.With(err))
-		return false
-	}
-	return true
-}

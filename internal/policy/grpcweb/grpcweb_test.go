@@ -3,6 +3,7 @@ package grpcweb
 import (
 	"bytes"
 	"encoding/base64"
+	"errors"
 	"io"
 	"testing"
 
@@ -176,14 +177,14 @@ func (b *broken) Next() ([]byte, error) {
 // TestBrokenBodies: what breaks off is no whole body, either way, and has no
 // trailer.
 func TestBrokenBodies(t *testing.T) {
-	if got, err := all(&decoder{body: &broken{*cut("AAAA", 2)}}); err != io.ErrUnexpectedEOF || got != "\x00\x00\x00" {
+	if got, err := all(&decoder{body: &broken{*cut("AAAA", 2)}}); !errors.Is(err, io.ErrUnexpectedEOF) || got != "\x00\x00\x00" {
 		t.Errorf("%q, %v", got, err)
 	}
 	for _, text := range []bool{false, true} {
 		x := exchange.Get()
 		x.Response.Trailer.Add("grpc-status", "0")
 		got, err := all(&encoder{body: &broken{*cut(message, 100)}, x: x, text: text})
-		if want := map[bool]string{false: message, true: base64.StdEncoding.EncodeToString([]byte(message))}[text]; err != io.ErrUnexpectedEOF || got != want {
+		if want := map[bool]string{false: message, true: base64.StdEncoding.EncodeToString([]byte(message))}[text]; !errors.Is(err, io.ErrUnexpectedEOF) || got != want {
 			t.Errorf("text %v: %q, %v", text, got, err)
 		}
 		exchange.Put(x)

@@ -183,16 +183,11 @@ func (k *keeper) Done(x *exchange.Exchange) {
 	if !s.began {
 		return
 	}
-	if x.Times.Sent == 0 || x.Problem != nil && slices.Contains(neverSent(), x.Problem.Code) {
+	if x.Times.Sent == 0 || x.Upstream.Unseen {
 		k.settle(s, func(ctx context.Context) error { return k.store.Release(ctx, s.key, s.token) })
 		return
 	}
 	k.settle(s, func(ctx context.Context) error { return k.store.Abandon(ctx, s.key, s.token) })
-}
-
-// neverSent are the codes of problems after which a service has seen nothing.
-func neverSent() []string {
-	return []string{"upstream_connect_failed", "upstream_connect_timeout", "upstream_overloaded", "upstream_unavailable"}
 }
 
 // settle writes the end of a record. When that fails the record stays as it

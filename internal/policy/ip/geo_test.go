@@ -1,6 +1,7 @@
 package ip
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"net/netip"
@@ -120,6 +121,27 @@ func TestCountries(t *testing.T) {
 }
 
 func TestBadFiles(t *testing.T) {
+	// A file of something else would deny nobody.
+	if _, err := compile(t, &Config{DenyCountries: policy.StringList{"AQ"}, GeoIPFile: geoFile(t, "", "")}, make(map[string]any)); err == nil || !strings.Contains(err.Error(), "has no countries") {
+		t.Errorf("a file without countries: %v", err)
+	}
+	if whole, err := os.ReadFile(geoFile(t, "DE", "AQ")); err != nil {
+		t.Fatal(err)
+	} else {
+		// However it is cut or spoilt, it is refused or still tells something; it
+		// never lets anybody in that it denied.
+		for at := range whole {
+			for _, data := range [][]byte{whole[:at], append(append(bytes.Clone(whole[:at]), 0xff), whole[at+1:]...)} {
+				file := filepath.Join(t.TempDir(), "spoilt.mmdb")
+				if err := os.WriteFile(file, data, 0o600); err != nil {
+					t.Fatal(err)
+				}
+				if g, err := compile(t, &Config{AllowCountries: policy.StringList{"DE"}, GeoIPFile: file}, make(map[string]any)); err == nil && g.judge(netip.MustParseAddr("200.0.0.1")) == nil {
+					t.Errorf("spoilt at %d, it lets somebody in whom it does not know", at)
+				}
+			}
+		}
+	}
 	odd := filepath.Join(t.TempDir(), "odd.mmdb")
 	if err := os.WriteFile(odd, []byte("not a database"), 0o600); err != nil {
 		t.Fatal(err)

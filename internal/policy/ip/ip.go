@@ -114,6 +114,9 @@ func open(env *policy.Env, path string) (*maxminddb.Reader, error) {
 		if err != nil {
 			return fmt.Errorf("%q is not a GeoIP file: %w", path, err)
 		}
+		if !hasCountries(db) {
+			return fmt.Errorf("GeoIP file %q has no countries", path)
+		}
 		return db
 	})
 	if err, bad := v.(error); bad {
@@ -124,6 +127,29 @@ func open(env *policy.Env, path string) (*maxminddb.Reader, error) {
 		return nil, fmt.Errorf("GeoIP file %q was not read", path)
 	}
 	return db, nil
+}
+
+// looked is how many networks of a file are asked for a country at most.
+const looked = 10_000
+
+// hasCountries tells a file of countries from one of something else, such as
+// networks' owners, in which nobody would be found to be denied.
+func hasCountries(db *maxminddb.Reader) bool {
+	n := 0
+	for network := range db.Networks() {
+		if code, err := countryOf(network); err == nil && code != "" {
+			return true
+		}
+		if n++; n >= looked {
+			break
+		}
+	}
+	return false
+}
+
+func countryOf(r maxminddb.Result) (code country, err error) {
+	err = r.DecodePath(&code, "country", "iso_code")
+	return code, err
 }
 
 var refused = exchange.Problem{
@@ -189,12 +215,11 @@ func (g *guard) country(addr netip.Addr) (country, error) {
 	if !addr.IsValid() {
 		return "", nil
 	}
-	var code string
-	result := g.db.Lookup(addr)
-	if err := result.DecodePath(&code, "country", "iso_code"); err != nil {
+	code, err := countryOf(g.db.Lookup(addr))
+	if err != nil {
 		return "", fmt.Errorf("GeoIP file: %w", err)
 	}
-	return country(code), nil
+	return code, nil
 }
 
 // ranges are sorted and do not overlap.

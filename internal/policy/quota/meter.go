@@ -2,9 +2,7 @@ package quota
 
 import (
 	"context"
-	"fmt"
 	"strconv"
-	"strings"
 	"time"
 
 	"gatehouse.dev/gatehouse/internal/exchange"
@@ -144,9 +142,7 @@ func (m *meter) Response(x *exchange.Exchange) {
 	now := time.Now()
 	for i := range s.known {
 		p := &m.periods[i]
-		b := strconv.AppendQuote(make([]byte, 0, 64), p.name)
-		b = strconv.AppendInt(append(b, ";r="...), max(p.limit-s.used[i]-s.extra, 0), 10)
-		b = strconv.AppendInt(append(b, ";t="...), int64((max(s.reset[i].Sub(now), 0)+time.Second-1)/time.Second), 10)
+		b := limit.AppendState(make([]byte, 0, 64), p.name, p.limit-s.used[i]-s.extra, limit.Seconds(s.reset[i].Sub(now)))
 		h.Append(exchange.Field{Name: "RateLimit", Value: string(b)})
 	}
 }
@@ -172,12 +168,12 @@ func (m *meter) Done(x *exchange.Exchange) {
 // describe is the RateLimit-Policy field. A month of the calendar is written
 // as 30 days: the field knows seconds only.
 func (m *meter) describe() string {
-	parts := make([]string, len(m.periods))
+	var b []byte
 	for i := range m.periods {
 		p := &m.periods[i]
-		parts[i] = fmt.Sprintf("%q;q=%d;w=%d", p.name, p.limit, int64(p.length()/time.Second))
+		b = limit.AppendPolicy(b, p.name, p.limit, p.length())
 	}
-	return strings.Join(parts, ", ")
+	return string(b)
 }
 
 // answer tells a caller its usage.

@@ -6,7 +6,6 @@ package quota
 import (
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 	_ "time/tzdata" // zones are the same on every machine
 
@@ -137,7 +136,7 @@ func (c *Config) Compile(env *policy.Env) (policy.Policy, error) {
 			at = fmt.Sprintf("limits[%d].", i)
 		}
 		switch {
-		case len(p.name) > 64 || strings.ContainsFunc(p.name, func(r rune) bool { return r < ' ' || r > '~' || r == '"' || r == '\\' }):
+		case !limit.IsName(p.name):
 			fault(at+"name", fmt.Sprintf("%q is not a name of a quota", p.name), "use at most 64 printable ASCII characters")
 		case names[p.name]:
 			fault(at+"name", fmt.Sprintf("name %q stands twice", p.name), "")

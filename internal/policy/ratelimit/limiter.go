@@ -274,18 +274,14 @@ type text struct {
 
 func newTexts() texts { return texts{new([512]atomic.Pointer[text])} }
 
-// of is the RateLimit field of a limit: what remains, and the seconds until
-// all of it is back (draft-ietf-httpapi-ratelimit-headers, section 4).
+// of is the RateLimit field of a limit.
 func (t texts) of(name string, s *limit.State) string {
-	remaining, reset := s.Remaining, int64((s.Reset+time.Second-1)/time.Second)
+	remaining, reset := s.Remaining, limit.Seconds(s.Reset)
 	at := &t.list[uint64(remaining*31+reset)%uint64(len(t.list))]
 	if known := at.Load(); known != nil && known.remaining == remaining && known.reset == reset {
 		return known.value
 	}
-	b := strconv.AppendQuote(make([]byte, 0, 64), name)
-	b = strconv.AppendInt(append(b, ";r="...), max(remaining, 0), 10)
-	b = strconv.AppendInt(append(b, ";t="...), reset, 10)
-	one := &text{remaining, reset, string(b)}
+	one := &text{remaining, reset, string(limit.AppendState(make([]byte, 0, 64), name, remaining, reset))}
 	at.Store(one)
 	return one.value
 }

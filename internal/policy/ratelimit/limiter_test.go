@@ -1,7 +1,6 @@
 package ratelimit
 
 import (
-	"log/slog"
 	"net/netip"
 	"testing"
 	"time"
@@ -14,21 +13,7 @@ import (
 // compile compiles settings outside a gateway.
 func compile(t testing.TB, c *Config, service any) *limiter {
 	t.Helper()
-	kept := make(map[string]any)
-	p, err := c.Compile(&policy.Env{
-		Name: "rate_limit", At: "route test #1", Log: slog.New(slog.DiscardHandler), Slots: new(policy.Slots),
-		Service: func(string) any { return service },
-		Keep: func(key string, create func() any) any {
-			if kept[key] == nil {
-				kept[key] = create()
-			}
-			return kept[key]
-		},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return p.(*limiter)
+	return make(live).apply(t, c, service)
 }
 
 func settings(count int64, by string) *Config {

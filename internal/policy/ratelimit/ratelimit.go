@@ -5,11 +5,11 @@
 package ratelimit
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"hash/maphash"
 	"strconv"
-	"strings"
 	"time"
 
 	"gatehouse.dev/gatehouse/internal/exchange"
@@ -72,18 +72,15 @@ type Limit struct {
 	Limit policy.Rate `yaml:"limit" required:"true" example:"100/m"`
 	// How many of them at once. Default: as many as the limit says.
 	Burst int64 `yaml:"burst" min:"0" max:"100000000"`
-	// Whose requests are counted together, as in rate_limit.by.
+	// Whose requests are counted together. Default: rate_limit.by.
 	By string `yaml:"by"`
-	// gcra or window, as in rate_limit.algorithm.
+	// gcra or window. Default: rate_limit.algorithm.
 	Algorithm string `yaml:"algorithm" enum:"gcra,window"`
-	// What a request costs.
+	// What a request costs. Default: rate_limit.cost.
 	Cost int64 `yaml:"cost" min:"1" max:"1000000"`
 	// Name of the limit in the RateLimit fields. Default: its place in the list.
 	Name string `yaml:"name"`
 }
-
-// Defaults are those of a single limit.
-func (l *Limit) Defaults() { l.By, l.Algorithm, l.Cost = "client", "gcra", 1 }
 
 // Repeatable says that limits of all levels are in force.
 func (*Config) Repeatable() {}
@@ -102,9 +99,17 @@ func (c *Config) Stage() policy.Stage {
 // mostLimits of one policy.
 const mostLimits = 8
 
+// list returns the limits, each with all that it says, or the policy says for it.
 func (c *Config) list() []*Limit {
 	if c.Limits != nil {
-		return c.Limits
+		list := make([]*Limit, len(c.Limits))
+		for i, l := range c.Limits {
+			list[i] = &Limit{
+				Limit: l.Limit, Burst: l.Burst, Name: l.Name,
+				By: cmp.Or(l.By, c.By), Algorithm: cmp.Or(l.Algorithm, c.Algorithm), Cost: cmp.Or(l.Cost, c.Cost),
+			}
+		}
+		return list
 	}
 	return []*Limit{{Limit: c.Limit, Burst: c.Burst, By: c.By, Algorithm: c.Algorithm, Cost: c.Cost, Name: c.Name}}
 }
@@ -181,7 +186,7 @@ func (c *Config) one(env *policy.Env, one *Limit, i int, at string) (compiled, [
 			out.name = strconv.Itoa(i + 1)
 		}
 	}
-	if len(out.name) > 64 || strings.ContainsFunc(out.name, func(r rune) bool { return r < ' ' || r > '~' || r == '"' || r == '\\' }) {
+	if !limit.IsName(out.name) {
 		fault("name", fmt.Sprintf("%q is not a name of a limit", one.Name), "use at most 64 printable ASCII characters")
 	}
 	if out.rule.Count == 0 {
@@ -247,18 +252,13 @@ func (c *Config) buckets(env *policy.Env, key string) *limit.Buckets {
 // of more than some dozen units has room for fewer keys.
 const bytesForKey = 512
 
-// describe is the RateLimit-Policy field: name, quota and window of each limit
-// (draft-ietf-httpapi-ratelimit-headers, section 3).
+// describe is the RateLimit-Policy field.
 func (l *limiter) describe() string {
-	var b strings.Builder
+	var b []byte
 	for i := range l.limits {
-		if i > 0 {
-			b.WriteString(", ")
-		}
-		one := &l.limits[i]
-		fmt.Fprintf(&b, "%q;q=%d;w=%d", one.name, one.rule.Count, int64(one.rule.Per/time.Second))
+		b = limit.AppendPolicy(b, l.limits[i].name, l.limits[i].rule.Count, l.limits[i].rule.Per)
 	}
-	return b.String()
+	return string(b)
 }
 
 var _ interface {

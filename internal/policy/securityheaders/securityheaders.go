@@ -84,7 +84,9 @@ func (c *Config) Compile(*policy.Env) (policy.Policy, error) {
 		}
 		m.fields = append(m.fields, exchange.Field{Name: name, Value: value, Known: exchange.LookupKnown(name)})
 	}
-	if age := c.HSTS.MaxAge.D(); age > 0 {
+	if age := c.HSTS.MaxAge.D(); age%time.Second != 0 {
+		fault("hsts.max_age", fmt.Sprintf("%s is not a whole number of seconds", c.HSTS.MaxAge), "")
+	} else if age > 0 {
 		m.hsts = "max-age=" + strconv.FormatInt(int64(age/time.Second), 10)
 		if c.HSTS.Subdomains {
 			m.hsts += "; includeSubDomains"

@@ -4,6 +4,9 @@
 package websocket
 
 import (
+	"cmp"
+	"strings"
+
 	"gatehouse.dev/gatehouse/internal/exchange"
 	"gatehouse.dev/gatehouse/internal/policy"
 )
@@ -41,7 +44,10 @@ func (c *Config) Compile(*policy.Env) (policy.Policy, error) {
 	return &bounds{limits: l}, nil
 }
 
-var _ policy.OnRequest = (*bounds)(nil)
+var (
+	_ policy.OnRequest  = (*bounds)(nil)
+	_ policy.OnResponse = (*bounds)(nil)
+)
 
 // bounds leaves limits with exchanges.
 type bounds struct{ limits exchange.TunnelLimits }
@@ -49,9 +55,21 @@ type bounds struct{ limits exchange.TunnelLimits }
 func (b *bounds) Request(x *exchange.Exchange) policy.Verdict {
 	if x.Request.Upgrade != "" {
 		x.Tunnel = b.limits
-		if !exchange.EqualFold(x.Request.Upgrade, "websocket") {
-			x.Tunnel.MaxMessage, x.Tunnel.MaxFrame = 0, 0 // only a WebSocket has such
-		}
 	}
 	return policy.Next
+}
+
+// Response takes the limits of messages off what is no WebSocket. What the
+// client asked for does not tell: it may have named several protocols.
+func (b *bounds) Response(x *exchange.Exchange) {
+	if x.Response.Status != 101 {
+		return
+	}
+	switched := cmp.Or(x.Response.Header.Known(exchange.Upgrade), x.Request.Upgrade)
+	for protocol := range exchange.Tokens(switched) {
+		if name, _, _ := strings.Cut(protocol, "/"); exchange.EqualFold(name, "websocket") {
+			return
+		}
+	}
+	x.Tunnel.MaxMessage, x.Tunnel.MaxFrame = 0, 0
 }

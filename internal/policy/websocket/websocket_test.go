@@ -22,15 +22,31 @@ func TestLimits(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for upgrade, want := range map[string]exchange.TunnelLimits{
-		"":          {},
-		"WebSocket": {Idle: time.Minute, Lifetime: time.Hour, MaxMessage: 100, MaxFrame: 10},
-		"other":     {Idle: time.Minute, Lifetime: time.Hour},
+	all := exchange.TunnelLimits{Idle: time.Minute, Lifetime: time.Hour, MaxMessage: 100, MaxFrame: 10}
+	times := exchange.TunnelLimits{Idle: time.Minute, Lifetime: time.Hour}
+	for _, c := range []struct {
+		asked, got string
+		want       exchange.TunnelLimits
+	}{
+		{"", "", exchange.TunnelLimits{}},
+		{"WebSocket", "websocket", all},
+		{"websocket", "", all}, // over HTTP/2 nothing is said again
+		{"other", "other", times},
+		// A client cannot choose the limits by naming more than one protocol.
+		{"other, websocket", "websocket", all},
+		{"websocket, other", "WebSocket", all},
+		{"websocket/13", "websocket/13", all},
+		{"websocket, other", "other", times},
 	} {
 		x := exchange.Get()
-		x.Request.Upgrade = upgrade
-		if v := p.(policy.OnRequest).Request(x); v != policy.Next || x.Tunnel != want {
-			t.Errorf("%q: %v %+v", upgrade, v, x.Tunnel)
+		x.Request.Upgrade = c.asked
+		v := p.(policy.OnRequest).Request(x)
+		if x.Response.Status = 101; c.got != "" {
+			x.Response.Header.Add("Upgrade", c.got)
+		}
+		p.(policy.OnResponse).Response(x)
+		if v != policy.Next || x.Tunnel != c.want {
+			t.Errorf("%q, %q: %v %+v", c.asked, c.got, v, x.Tunnel)
 		}
 		exchange.Put(x)
 	}
