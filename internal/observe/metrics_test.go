@@ -368,7 +368,7 @@ func TestCertificates(t *testing.T) {
 		yield("b\xff.crt", "", time.Unix(300, 0))
 	})
 	expect(t, m, map[string]string{
-		`gatehouse_certificate_expiry_timestamp_seconds{name="a.example",source="a.crt"}`: "100",
+		`gatehouse_certificate_expiry_timestamp_seconds{name="a.example",source="a.crt"}`:  "100",
 		"gatehouse_certificate_expiry_timestamp_seconds{name=\"\",source=\"b\uFFFD.crt\"}": "300",
 	})
 }
