@@ -440,7 +440,7 @@ func (d *decoder) secret(n *yaml.Node, into *Secret) {
 		path = filepath.Join(filepath.Dir(d.part.name), path)
 	}
 	d.secrets = append(d.secrets, path)
-	data, err := readFile(path, 1<<20)
+	data, err := ReadFile(path, 1<<20)
 	v := strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r")
 	switch {
 	case err != nil:
