@@ -94,6 +94,12 @@ func (f *finder) take(found []*config.Endpoint, err error) {
 
 // tell tells of a failure once, and of its end.
 func (f *finder) tell(what string, err error) {
+	var why *string
+	if err != nil {
+		text := err.Error()
+		why = &text
+	}
+	f.u.lost.discovery.Store(why)
 	switch {
 	case err == nil && f.trouble != "":
 		f.trouble = ""

@@ -56,6 +56,9 @@ func TestFailuresToResolveAreSeen(t *testing.T) {
 					if got := addresses(u); got != "10.0.0.1:80" {
 						t.Fatalf("%s: endpoints are %q", what, got)
 					}
+					if why := u.Status().Discovery; (why != "") != (failed > worked) {
+						t.Fatalf("%s: the status says %q", what, why)
+					}
 					if a, b, warned := meter.event(DiscoveryFailed), meter.event(DiscoveryWorked), log.count("level=WARN"); a != failed || b != worked || warned != failed {
 						t.Fatalf("%s: %d failures, %d ended, %d warnings; want %d, %d\n%s", what, a, b, warned, failed, worked, log.b.String())
 					}

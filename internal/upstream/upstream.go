@@ -92,6 +92,7 @@ type Upstream struct {
 	open    atomic.Int64  // connections to all endpoints
 	active  atomic.Int64  // exchanges at all endpoints, when hashing
 	mirrors atomic.Int64  // mirrored requests under way
+	lost    lost
 
 	mu         sync.Mutex // guards changes of live, and what follows
 	sites      []*site
