@@ -40,7 +40,7 @@ func found(t *testing.T, d config.Discovery, n *names, test func(u *Upstream, f 
 			t.Fatal(err)
 		}
 		defer u.Retire()
-		test(u, &finder{u: u, allowEmpty: d.AllowEmpty, allowLocal: d.AllowLocal, known: make(map[string][]string)})
+		test(u, &finder{u: u, allowEmpty: d.AllowEmpty, allowLocal: d.AllowLocal, finding: new(finding)})
 	})
 }
 

@@ -91,6 +91,7 @@ func (u *Upstream) lookUpAll(ctx context.Context, failing []bool) (changed bool,
 			u.mu.Lock()
 			s.addresses, changed = a.addresses, true
 			u.mu.Unlock()
+			s.finding.set(a.addresses)
 		}
 		if failing[i] && a.err == nil {
 			u.meter.Event(DiscoveryWorked)
