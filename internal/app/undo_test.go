@@ -21,6 +21,43 @@ func descriptors(t *testing.T) int {
 	return len(list)
 }
 
+const goodText = `
+listeners: [{ name: web, address: "127.0.0.1:0" }]
+admin: { address: "127.0.0.1:0" }
+observe: { access_log: { output: old.log } }
+data_folder: data
+policies: [{ access_log: {} }]
+routes: [{ match: /*, respond: { body: %s } }]
+`
+
+// changedText opens more than goodText before it fails.
+const changedText = `
+listeners: [{ name: web, address: "127.0.0.1:0" }, { name: more, address: "127.0.0.1:0" }%[1]s]
+admin: { address: %[2]q }
+observe: { access_log: { output: %[3]q } }
+data_folder: %[4]s
+redis: { url: "%[5]s" }
+upstreams: { new: { endpoints: [http://127.0.0.1:9], health: {} } }
+policies: [{ access_log: {} }]
+routes: [{ match: /new/*, upstream: new }, { match: /*, respond: { body: two } }%[6]s]
+`
+
+// lateFault is a configuration that is changed, by what fails of it.
+type lateFault struct{ at, listener, admin, log, data, redis, route string }
+
+func lateFaults(busy string) []lateFault {
+	const redis, tls = "redis://127.0.0.1:1", "redis://127.0.0.1:1\", tls: true, ca_file: \"none.pem"
+	return []lateFault{
+		{"observe.access_log.output", "", "127.0.0.1:0", "none/new.log", "other", redis, ""},
+		{"redis", "", "127.0.0.1:0", "new.log", "other", tls, ""},
+		{"data_folder", "", "127.0.0.1:0", "new.log", "taken", redis, ""},
+		{"routes[2].match.when", "", "127.0.0.1:0", "new.log", "other", redis, `, { match: { path: /x, when: "nothing.known" }, respond: {} }`},
+		{"listeners[2].tls.certificates[0].cert_file", `, { address: "127.0.0.1:0", tls: { certificates: [{ cert_file: none.crt, key_file: a.key }] } }`, "127.0.0.1:0", "new.log", "other", redis, ""},
+		{"listeners[2].address", fmt.Sprintf(`, { address: %q }`, busy), "127.0.0.1:0", "new.log", "other", redis, ""},
+		{"admin.address", "", busy, "new.log", "other", redis, ""},
+	}
+}
+
 // A configuration that fails late, when half of it is open already, leaves
 // everything as it was, and nothing open.
 func TestWhatFailsLateChangesNothing(t *testing.T) {
@@ -29,16 +66,8 @@ func TestWhatFailsLateChangesNothing(t *testing.T) {
 	write(t, filepath.Join(dir, "taken"), "a file")
 	busy := listenTCP(t)
 	defer busy.Close()
-	const good = `
-listeners: [{ name: web, address: "127.0.0.1:0" }]
-admin: { address: "127.0.0.1:0" }
-observe: { access_log: { output: old.log } }
-data_folder: data
-policies: [{ access_log: {} }]
-routes: [{ match: /*, respond: { body: %s } }]
-`
 	file := filepath.Join(dir, "gatehouse.yaml")
-	write(t, file, fmt.Sprintf(good, "one"))
+	write(t, file, fmt.Sprintf(goodText, "one"))
 	a, err := New(Source{Path: file}, "test", t.Output())
 	if err != nil {
 		t.Fatal(err)
@@ -60,29 +89,9 @@ routes: [{ match: /*, respond: { body: %s } }]
 	}
 	get(web + "/first")
 
-	// What each of them opens before it fails.
-	const changed = `
-listeners: [{ name: web, address: "127.0.0.1:0" }, { name: more, address: "127.0.0.1:0" }%[1]s]
-admin: { address: %[2]q }
-observe: { access_log: { output: %[3]q } }
-data_folder: %[4]s
-redis: { url: "%[5]s" }
-upstreams: { new: { endpoints: [http://127.0.0.1:9], health: {} } }
-policies: [{ access_log: {} }]
-routes: [{ match: /new/*, upstream: new }, { match: /*, respond: { body: two } }%[6]s]
-`
-	const redis, tls = "redis://127.0.0.1:1", "redis://127.0.0.1:1\", tls: true, ca_file: \"none.pem"
-	for _, f := range []struct{ at, listener, admin, log, data, redis, route string }{
-		{"observe.access_log.output", "", "127.0.0.1:0", "none/new.log", "other", redis, ""},
-		{"redis", "", "127.0.0.1:0", "new.log", "other", tls, ""},
-		{"data_folder", "", "127.0.0.1:0", "new.log", "taken", redis, ""},
-		{"routes[2].match.when", "", "127.0.0.1:0", "new.log", "other", redis, `, { match: { path: /x, when: "nothing.known" }, respond: {} }`},
-		{"listeners[2].tls.certificates[0].cert_file", `, { address: "127.0.0.1:0", tls: { certificates: [{ cert_file: none.crt, key_file: a.key }] } }`, "127.0.0.1:0", "new.log", "other", redis, ""},
-		{"listeners[2].address", fmt.Sprintf(`, { address: %q }`, busy.Addr()), "127.0.0.1:0", "new.log", "other", redis, ""},
-		{"admin.address", "", busy.Addr().String(), "new.log", "other", redis, ""},
-	} {
+	for _, f := range lateFaults(busy.Addr().String()) {
 		before := descriptors(t)
-		write(t, file, fmt.Sprintf(changed, f.listener, f.admin, f.log, f.data, f.redis, f.route))
+		write(t, file, fmt.Sprintf(changedText, f.listener, f.admin, f.log, f.data, f.redis, f.route))
 		for range 5 {
 			a.Reload(true)
 		}
@@ -105,7 +114,7 @@ routes: [{ match: /new/*, upstream: new }, { match: /*, respond: { body: two } }
 			t.Errorf("%s: %d descriptors were open before, and %d are now", f.at, before, after)
 		}
 	}
-	write(t, file, fmt.Sprintf(good, "two"))
+	write(t, file, fmt.Sprintf(goodText, "two"))
 	if a.Reload(true); get(web) != "two" {
 		t.Error("a good one is not applied afterwards")
 	}

@@ -197,7 +197,7 @@ func checkDialed(s string) *policy.Fault {
 	}
 	host, port, err := net.SplitHostPort(s)
 	if err != nil || host == "" || !isPort(port) || port == "0" {
-		return &policy.Fault{Text: quote(s) + " is not host:port"}
+		return &policy.Fault{Text: quote(s) + " is not host:port", Hint: "write products.internal:8080"}
 	}
 	return checkHost(s, host)
 }
