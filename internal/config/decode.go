@@ -425,6 +425,10 @@ func (d *decoder) secret(n *yaml.Node, into *Secret) {
 		return
 	}
 	if key.Value == "env" {
+		if !envName(name) { // it may be the secret itself
+			d.fault(value, "this does not name an environment variable", "names are letters, digits and _")
+			return
+		}
 		v, found := lookupEnv(name)
 		switch {
 		case !found:
@@ -433,6 +437,9 @@ func (d *decoder) secret(n *yaml.Node, into *Secret) {
 			d.fault(value, "environment variable "+quote(name)+" is empty", "")
 		}
 		*into = policy.SecretFromEnv(name, v)
+		return
+	}
+	if !d.isPath(value, name) {
 		return
 	}
 	path := name
