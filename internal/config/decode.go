@@ -60,6 +60,7 @@ type decoder struct {
 	layouts map[reflect.Type]*layout
 	places  map[string]Fault // where the keys of the upper two levels stand, over all parts
 	first   int              // index of the first entry of the next list, which is joined to those of earlier parts
+	foreign bool             // somebody else writes the file: variables of the environment are not for him
 	depth   int
 	secrets []string // files of secrets
 	aliased int      // nodes read through aliases

@@ -37,7 +37,7 @@ func lookupEnv(name string) (string, bool) { return os.LookupEnv(name) }
 // text returns a scalar with its environment variables put in, and whether
 // there were any.
 func (d *decoder) text(n *yaml.Node) (text string, expanded, ok bool) {
-	if strings.Contains(n.Value, "${") {
+	if strings.Contains(n.Value, "${") && !d.foreign {
 		text, err := expand(n.Value)
 		return text, true, d.report(n, err)
 	}
