@@ -110,6 +110,9 @@ func Listen(address string, deps Deps) (*Server, error) {
 // Address returns the address as configured.
 func (s *Server) Address() string { return s.address }
 
+// Bound returns the address that is really bound, with its port.
+func (s *Server) Bound() string { return s.bound }
+
 // Close stops the server and cuts its connections. A nil Server is closed.
 func (s *Server) Close() {
 	if s == nil {

@@ -37,11 +37,12 @@ type Source struct {
 	Data []byte // a configuration that never changes, used when Path is empty
 }
 
-func (s Source) load() (*config.Config, config.Faults) {
+func (s Source) load() (cfg *config.Config, faults config.Faults) {
 	if s.Path == "" {
 		return config.Parse(s.Name, s.Data, Catalog())
 	}
-	return config.Load(s.Path, Catalog())
+	whole(func() digest { return fingerprint(s.Path) }, func() { cfg, faults = config.Load(s.Path, Catalog()) })
+	return cfg, faults
 }
 
 // ErrCut says that requests were still in flight when the drain ended.

@@ -76,6 +76,22 @@ func (f *follower) look(ctx context.Context) {
 	}
 }
 
+// mostLoads bounds how often a configuration is loaded that changes meanwhile.
+const mostLoads = 3
+
+// whole loads files until they are the same before and after: of a folder whose
+// version is swapped meanwhile, some would be of the old one and some of the
+// new.
+func whole(look func() digest, load func()) {
+	for range mostLoads {
+		before := look()
+		load()
+		if look() == before {
+			return
+		}
+	}
+}
+
 // digest stands for what the files at some paths hold.
 type digest [sha256.Size]byte
 

@@ -133,6 +133,22 @@ func TestRestlessFilesAreLoaded(t *testing.T) {
 	})
 }
 
+// Files that change while they are loaded are loaded again, but not for ever.
+func TestLoadsAreWhole(t *testing.T) {
+	for _, c := range []struct{ changes, loads int }{{0, 1}, {1, 2}, {2, 3}, {100, mostLoads}} {
+		var now digest
+		loads := 0
+		whole(func() digest { return now }, func() {
+			if loads++; loads <= c.changes {
+				now[0]++
+			}
+		})
+		if loads != c.loads {
+			t.Errorf("%d changes: loaded %d times", c.changes, loads)
+		}
+	}
+}
+
 // The end is not lost among reloads that are asked for faster than they can be
 // made.
 func TestTheEndComesAmongManyReloads(t *testing.T) {

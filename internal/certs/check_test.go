@@ -18,14 +18,14 @@ func TestCheck(t *testing.T) {
 	r.write("empty", nil)
 	for _, c := range []struct{ tls, fault string }{
 		{`certificates: [{ cert_file: a.crt, key_file: a.key }]`, ``},
-		{`certificates: [{ cert_file: none.crt, key_file: a.key }]`, `certificates[0].cert_file: open "none.crt": no such file or directory`},
+		{`certificates: [{ cert_file: none.crt, key_file: a.key }]`, `certificates[0].cert_file: read "none.crt": no such file or directory`},
 		{`certificates: [{ cert_file: a.crt, key_file: a.key }, { cert_file: b.crt, key_file: a.key }]`, `certificates[1].key_file: certificate "b.crt" with key "a.key": tls: private key does not match public key`},
 		{`certificates: [{ cert_file: a.crt, key_file: a.key, ocsp_file: empty }]`, `certificates[0].ocsp_file: `},
 		{`certificates: [{ cert_file: old.crt, key_file: old.key }]`, `certificates[0].cert_file: certificate "old.crt" is valid from `},
 		{`certificates: [{ cert_file: a.crt, key_file: a.key }], client_auth: { mode: require, ca_file: empty }`, `client_auth.ca_file: "empty" holds no certificate in PEM`},
 		{`acme: { email: a@b.example, domains: a.example, storage: new }`, ``},
 		{`acme: { email: a@b.example, domains: a.example, storage: empty }`, `acme.storage: "empty" is no folder`},
-		{`acme: { email: a@b.example, domains: a.example, storage: new, ca_file: none }`, `acme.ca_file: open "none": no such file or directory`},
+		{`acme: { email: a@b.example, domains: a.example, storage: new, ca_file: none }`, `acme.ca_file: read "none": no such file or directory`},
 	} {
 		cfg, faults := r.config(`  - { address: ":1", tls: { ` + c.tls + ` } }`)
 		if faults.Fatal() {

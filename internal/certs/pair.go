@@ -10,10 +10,8 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
-	"os"
 	"time"
 
 	"golang.org/x/crypto/ocsp"
@@ -83,17 +81,9 @@ func (p *pair) read() (c content, failed *fieldError) {
 }
 
 func readFile(name string) ([]byte, error) {
-	f, err := os.Open(name)
+	data, err := config.ReadFile(name, mostBytes)
 	if err != nil {
-		return nil, fmt.Errorf("open %q: %w", name, plainError(err))
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, mostBytes+1))
-	switch {
-	case err != nil:
 		return nil, fmt.Errorf("read %q: %w", name, plainError(err))
-	case len(data) > mostBytes:
-		return nil, fmt.Errorf("read %q: it is larger than %d bytes", name, mostBytes)
 	}
 	return data, nil
 }

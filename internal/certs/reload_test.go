@@ -223,10 +223,10 @@ func TestFaultsOfFiles(t *testing.T) {
 		}
 		got = append(got, f.Path+": "+strings.ReplaceAll(f.Text, r.dir+"/", ""))
 	}
-	want := `listeners[0].tls.certificates[1].cert_file: open "a.crt2": no such file or directory
+	want := `listeners[0].tls.certificates[1].cert_file: read "a.crt2": no such file or directory
 listeners[0].tls.certificates[2].key_file: certificate "b.crt" with key "a.key": tls: private key does not match public key
-listeners[0].tls.certificates[3].cert_file: open "b.crt2": no such file or directory
-listeners[0].tls.certificates[4].ocsp_file: open "nothing": no such file or directory
+listeners[0].tls.certificates[3].cert_file: read "b.crt2": no such file or directory
+listeners[0].tls.certificates[4].ocsp_file: read "nothing": no such file or directory
 listeners[0].tls.client_auth.ca_file: "empty" holds no certificate in PEM
 listeners[0].tls.acme.ca_file: "a.key" holds no certificate in PEM`
 	if strings.Join(got, "\n") != want {

@@ -127,6 +127,7 @@ func (k *checker) upstreams(used map[string]bool) {
 				continue
 			}
 			k.report(here+".url", checkURL(e.URL))
+			k.notAdmin(here+".url", e.URL)
 			if first, ok := urls[e.URL]; ok {
 				k.fault(here+".url", fmt.Sprintf("%s is an endpoint twice, first at %s", quote(e.URL), k.place(fmt.Sprintf("%s.endpoints[%d].url", at, first))), "give it a weight instead")
 				continue
@@ -228,6 +229,7 @@ func (k *checker) upstream(path, name string, used map[string]bool) {
 	case name == "":
 	case isURL(name):
 		k.report(path, checkURL(name))
+		k.notAdmin(path, name)
 	case k.known["upstreams"] && k.c.Upstreams == nil:
 	default:
 		used[name] = true

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strconv"
@@ -122,6 +123,38 @@ func (k *checker) health(at string, h *Health) {
 	}
 }
 
+// notAdmin reports an endpoint that is the admin address: what it shows is not
+// for whoever can reach a route.
+func (k *checker) notAdmin(path, url string) {
+	a := k.c.Admin
+	if a == nil || a.Off || k.known["admin"] {
+		return
+	}
+	scheme, rest, _ := strings.Cut(url, "://")
+	rest = strings.TrimSuffix(rest, "/")
+	same := rest == a.Address
+	host, port, err := net.SplitHostPort(rest)
+	if err != nil {
+		host, port, err = net.SplitHostPort(rest + ":" + defaultPort(scheme))
+	}
+	if own, ownPort, ownErr := net.SplitHostPort(a.Address); err == nil && ownErr == nil && port == ownPort && port != "0" {
+		same = strings.EqualFold(strings.TrimSuffix(host, "."), strings.TrimSuffix(own, ".")) || thisMachine(host) && thisMachine(own)
+	}
+	if same {
+		k.fault(path, quote(url)+" is the admin address, which no route may lead to", "")
+	}
+}
+
+// thisMachine reports whether a host, as it stands, is loopback or every
+// address of the machine.
+func thisMachine(host string) bool {
+	a, err := netip.ParseAddr(host)
+	if err != nil {
+		return host == "" || strings.EqualFold(strings.TrimSuffix(host, "."), "localhost")
+	}
+	return a.Unmap().IsLoopback() || a.IsUnspecified()
+}
+
 // StatusRange reads "200" or "200-399".
 func StatusRange(s string) (from, to int, ok bool) {
 	a, b, ranged := strings.Cut(s, "-")
@@ -183,7 +216,7 @@ func checkDialed(s string) *policy.Fault {
 	}
 	host, port, err := net.SplitHostPort(s)
 	if err != nil || host == "" || !isPort(port) || port == "0" {
-		return &policy.Fault{Text: quote(s) + " is not host:port"}
+		return &policy.Fault{Text: quote(s) + " is not host:port", Hint: "write products.internal:8080"}
 	}
 	return checkHost(s, host)
 }

@@ -311,7 +311,7 @@ type Observe struct {
 type AccessLog struct {
 	// json, or combined for the log format of that name.
 	Format string `yaml:"format" enum:"json,combined"`
-	// stdout, stderr, or the path of a file, which is opened again on SIGHUP.
+	// stdout, stderr, or the path of a file, which is opened again on SIGHUP; a relative one begins at the folder of the configuration.
 	Output string `yaml:"output"`
 	// Share of the requests that is written; requests that the gateway or an upstream failed are always written.
 	Sample Percent `yaml:"sample"`

@@ -60,6 +60,7 @@ type decoder struct {
 	layouts map[reflect.Type]*layout
 	places  map[string]Fault // where the keys of the upper two levels stand, over all parts
 	first   int              // index of the first entry of the next list, which is joined to those of earlier parts
+	foreign bool             // somebody else writes the file: variables of the environment are not for him
 	depth   int
 	secrets []string // files of secrets
 	aliased int      // nodes read through aliases
@@ -425,6 +426,10 @@ func (d *decoder) secret(n *yaml.Node, into *Secret) {
 		return
 	}
 	if key.Value == "env" {
+		if !envName(name) { // it may be the secret itself
+			d.fault(value, "this does not name an environment variable", "names are letters, digits and _")
+			return
+		}
 		v, found := lookupEnv(name)
 		switch {
 		case !found:
@@ -435,12 +440,15 @@ func (d *decoder) secret(n *yaml.Node, into *Secret) {
 		*into = policy.SecretFromEnv(name, v)
 		return
 	}
+	if !d.isPath(value, name) {
+		return
+	}
 	path := name
 	if !filepath.IsAbs(path) {
 		path = filepath.Join(filepath.Dir(d.part.name), path)
 	}
 	d.secrets = append(d.secrets, path)
-	data, err := readFile(path, 1<<20)
+	data, err := ReadFile(path, 1<<20)
 	v := strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r")
 	switch {
 	case err != nil:

@@ -193,6 +193,9 @@ func (c *Config) complete() {
 			l.TLS.ACME.Storage = absolute("acme", c.source.parts[0].name)
 		}
 	}
+	if out := &c.Observe.AccessLog.Output; *out != "stdout" && *out != "stderr" {
+		*out = absolute(*out, c.source.parts[0].name)
+	}
 	for _, u := range c.Upstreams {
 		if u != nil {
 			u.Zone = c.Zone

@@ -7,8 +7,9 @@ import (
 )
 
 // ParseEndpoints reads a list of endpoints that stands alone, in the form it
-// has below an upstream. An empty text, or [], is an empty list. The error is
-// Faults.
+// has below an upstream, but without variables of the environment: whoever
+// writes it could send their values to an endpoint of his. An empty text, or [],
+// is an empty list. The error is Faults.
 func ParseEndpoints(name string, data []byte) ([]*Endpoint, error) {
 	p := &part{name: name, data: data}
 	root, f := p.document()
@@ -18,7 +19,7 @@ func ParseEndpoints(name string, data []byte) ([]*Endpoint, error) {
 	if root == nil {
 		return nil, nil
 	}
-	d := &decoder{cat: policy.NewCatalog(), part: p, layouts: make(map[reflect.Type]*layout), places: make(map[string]Fault)}
+	d := &decoder{foreign: true, cat: policy.NewCatalog(), part: p, layouts: make(map[reflect.Type]*layout), places: make(map[string]Fault)}
 	var list []*Endpoint
 	d.list(root, reflect.ValueOf(&list).Elem(), &Field{})
 	for i, e := range list {

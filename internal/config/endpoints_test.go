@@ -1,6 +1,7 @@
 package config_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -53,4 +54,20 @@ func FuzzParseEndpoints(f *testing.F) {
 			}
 		}
 	})
+}
+
+// Who writes the list learns nothing of the gateway's environment.
+func TestEndpointsHaveNoVariables(t *testing.T) {
+	t.Setenv("SECRET", "s3cret")
+	for _, text := range []string{"- http://${SECRET}.evil.example", "- { url: 'http://a.example', zone: '${SECRET}' }", "- http://${SECRET:-a}"} {
+		list, err := config.ParseEndpoints("e.yaml", []byte(text+"\n"))
+		if shown := fmt.Sprint(err); strings.Contains(shown, "s3cret") {
+			t.Errorf("%s: %s", text, shown)
+		}
+		for _, e := range list {
+			if strings.Contains(e.URL+e.Zone, "s3cret") {
+				t.Errorf("%s: %+v", text, e)
+			}
+		}
+	}
 }

@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -345,5 +346,21 @@ func TestSecretsAreReadAndHidden(t *testing.T) {
 	write(t, dir, map[string]string{"key": "another\n"})
 	if cfg, faults = config.Load(filepath.Join(dir, "c.yaml"), catalog()); len(faults) > 0 || cfg.Digest() == before {
 		t.Errorf("faults %v; the digest must tell that a secret changed", faults)
+	}
+}
+
+// A pipe that nobody writes to holds up nobody: it is as good as empty.
+func TestPipes(t *testing.T) {
+	dir := t.TempDir()
+	pipe := filepath.Join(dir, "pipe")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, faults := config.Load(pipe, catalog()); !strings.Contains(faults.Error(), "holds no configuration") {
+		t.Error(faults)
+	}
+	write(t, dir, map[string]string{"c.yaml": "policies: [{ sign: { key: { file: pipe } } }]\nroutes: []\n"})
+	if _, faults := config.Load(filepath.Join(dir, "c.yaml"), catalog()); !strings.Contains(faults.Error(), "is empty") {
+		t.Error(faults)
 	}
 }

@@ -37,7 +37,7 @@ func lookupEnv(name string) (string, bool) { return os.LookupEnv(name) }
 // text returns a scalar with its environment variables put in, and whether
 // there were any.
 func (d *decoder) text(n *yaml.Node) (text string, expanded, ok bool) {
-	if strings.Contains(n.Value, "${") {
+	if strings.Contains(n.Value, "${") && !d.foreign {
 		text, err := expand(n.Value)
 		return text, true, d.report(n, err)
 	}
@@ -113,6 +113,9 @@ func (d *decoder) scalar(n *yaml.Node, v reflect.Value, f *Field) {
 		}
 		if d.listed(n, s, f) {
 			if f.File {
+				if !d.isPath(n, s) {
+					return
+				}
 				s = absolute(s, d.part.name)
 			}
 			v.SetString(s)
@@ -159,6 +162,16 @@ func (d *decoder) scalar(n *yaml.Node, v reflect.Value, f *Field) {
 	default:
 		d.fault(n, "settings of type "+v.Type().String()+" cannot be read", "")
 	}
+}
+
+// isPath refuses what a file would hold in place of its name: it may be a key,
+// and names are logged.
+func (d *decoder) isPath(n *yaml.Node, s string) bool {
+	if strings.ContainsAny(s, "\r\n") || strings.Contains(s, "-----BEGIN") {
+		d.fault(n, "this is what a file holds, not the name of one", "put it into a file, and name that")
+		return false
+	}
+	return true
 }
 
 // absolute makes a path that begins at the folder of a file mean the same

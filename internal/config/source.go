@@ -38,7 +38,7 @@ func Load(path string, cat *policy.Catalog) (*Config, Faults) {
 	var faults Faults
 	parts := make([]*part, 0, len(names))
 	for _, name := range names {
-		data, err := readFile(name, mostBytes)
+		data, err := ReadFile(name, mostBytes)
 		if err != nil {
 			faults = append(faults, Fault{File: name, Text: "cannot be read: " + plainError(err)})
 			continue
@@ -93,7 +93,8 @@ func Open(name string) (*os.File, error) {
 	return os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 }
 
-func readFile(name string, most int64) ([]byte, error) {
+// ReadFile reads a file that has at most so many bytes.
+func ReadFile(name string, most int64) ([]byte, error) {
 	f, err := Open(name)
 	if err != nil {
 		return nil, err

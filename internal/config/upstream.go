@@ -204,7 +204,7 @@ type Discovery struct {
 	DNS string `yaml:"dns" example:"products.internal:8080"`
 	// Name whose SRV records are endpoints: host, port, weight, and the lower priority first.
 	SRV string `yaml:"srv" example:"_http._tcp.products.internal"`
-	// File with a list of endpoints in the form of endpoints:, read again when it changes.
+	// File with a list of endpoints in the form of endpoints:, without variables of the environment, read again when it changes.
 	File string `yaml:"file" file:"true" example:"endpoints.yaml"`
 	// A service in a Consul catalog; its passing instances are endpoints.
 	Consul *Consul `yaml:"consul"`

@@ -100,7 +100,7 @@ func IsDigit(c byte) bool { return '0' <= c && c <= '9' }
 // SplitHost checks an authority, which is a host with an optional port and
 // nothing else (RFC 3986, section 3.2; no userinfo, RFC 9113, section 8.3.1),
 // and returns its host in lower case, without the port or a final dot. An IPv6
-// address keeps its brackets. Of names it takes what is in use: letters,
+// address keeps its brackets and gets its one spelling (RFC 5952). Of names it takes what is in use: letters,
 // digits, hyphens, underscores and dots between labels that are not empty.
 func SplitHost(authority string) (host string, ok bool) {
 	var port string
@@ -114,6 +114,10 @@ func SplitHost(authority string) (host string, ok bool) {
 			return "", false
 		}
 		host, port = authority[:end+1], authority[end+1:]
+		var b [48]byte
+		if one := a.AppendTo(b[:0]); string(one) != authority[1:end] {
+			host = "[" + string(one) + "]"
+		}
 	} else {
 		n := span(authority, inHost)
 		host, port = strings.TrimSuffix(authority[:n], "."), authority[n:]

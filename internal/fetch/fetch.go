@@ -36,13 +36,13 @@ type Settings struct {
 	// Largest body of an answer.
 	MaxBody policy.Size `yaml:"max_body" min:"1KiB" max:"64MiB"`
 	// File of the certificates in PEM that the service's own must come from. Default: those that the system trusts.
-	CAFile string `yaml:"ca_file"`
+	CAFile string `yaml:"ca_file" file:"true"`
 	// Name that the service's certificate must have. Default: the host of the URL.
 	ServerName string `yaml:"server_name"`
 	// File of the client certificate in PEM that is shown to the service.
-	CertFile string `yaml:"cert_file"`
+	CertFile string `yaml:"cert_file" file:"true"`
 	// File of that certificate's key in PEM.
-	KeyFile string `yaml:"key_file"`
+	KeyFile string `yaml:"key_file" file:"true"`
 	// Whether http:// may be used with hosts other than this one. What travels so can be read and changed on its way.
 	Plain bool `yaml:"plain"`
 	// Whether link-local addresses, such as those of a cloud's metadata service, may be asked.

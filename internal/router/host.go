@@ -62,7 +62,7 @@ func parseHost(text string) (h host, why, hint string) {
 		if err != nil || !strings.HasSuffix(name, "]") || !a.Is6() || a.Zone() != "" {
 			return "", "is not an IPv6 address in brackets", "write it like " + quote("[2001:db8::1]") + ", without a port"
 		}
-		return host(name), "", ""
+		return host("[" + a.String() + "]"), "", "" // the one spelling that requests are given
 	}
 	if name == "*" {
 		return "", "stands for every host", "leave host out, or name a domain like " + quote("*.example.com")

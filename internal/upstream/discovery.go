@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -24,7 +25,9 @@ func (u *Upstream) discover(d *config.Discovery) error {
 	if err != nil {
 		return err
 	}
-	f := &finder{u: u, allowEmpty: d.AllowEmpty, allowLocal: d.AllowLocal, known: make(map[string][]string)}
+	f := &finder{u: u, allowEmpty: d.AllowEmpty, allowLocal: d.AllowLocal, finding: u.recall(sourceKey(d))}
+	u.discovered, f.known = f.finding.getSites()
+	u.rebuild()
 	if !u.still {
 		go f.follow(source)
 	}
@@ -59,13 +62,29 @@ func (f *finder) watch(source discover.Source) (panicked bool) {
 	return false
 }
 
+// sourceKey is the same for settings that find the same.
+func sourceKey(d *config.Discovery) string {
+	what := *d
+	what.Interval, what.AllowEmpty = 0, false
+	settings, err := json.Marshal(what)
+	if err != nil { // texts, numbers and truth values always can be written
+		panic(err)
+	}
+	key := "source " + string(settings)
+	if d.Consul != nil {
+		key += d.Consul.Token.Fingerprint()
+	}
+	return key
+}
+
 // finder turns what a source tells into endpoints. A failure, or an empty
 // answer that is not allowed, changes nothing.
 type finder struct {
 	u                      *Upstream
 	allowEmpty, allowLocal bool
 	known                  map[string][]string // last good addresses of names
-	trouble                string              // what was told last of a failure, "" while there is none
+	finding                *finding
+	trouble                string // what was told last of a failure, "" while there is none
 	last                   []string
 	good                   time.Duration // of the names resolved last, 0 when that is not known
 }
@@ -115,6 +134,7 @@ func (f *finder) take(found []*config.Endpoint, err error) {
 	}
 	f.last = now
 	u.log.Info("endpoints of an upstream were found", "upstream", u.name, "endpoints", len(sites))
+	f.finding.setSites(sites, f.known)
 	u.mu.Lock()
 	u.discovered = sites
 	u.mu.Unlock()
@@ -123,6 +143,12 @@ func (f *finder) take(found []*config.Endpoint, err error) {
 
 // tell tells of a failure once, and of its end.
 func (f *finder) tell(what string, err error) {
+	var why *string
+	if err != nil {
+		text := err.Error()
+		why = &text
+	}
+	f.u.lost.discovery.Store(why)
 	switch {
 	case err == nil && f.trouble != "":
 		f.trouble = ""

@@ -56,6 +56,9 @@ func TestFailuresToResolveAreSeen(t *testing.T) {
 					if got := addresses(u); got != "10.0.0.1:80" {
 						t.Fatalf("%s: endpoints are %q", what, got)
 					}
+					if why := u.Status().Discovery; (why != "") != (failed > worked) {
+						t.Fatalf("%s: the status says %q", what, why)
+					}
 					if a, b, warned := meter.event(DiscoveryFailed), meter.event(DiscoveryWorked), log.count("level=WARN"); a != failed || b != worked || warned != failed {
 						t.Fatalf("%s: %d failures, %d ended, %d warnings; want %d, %d\n%s", what, a, b, warned, failed, worked, log.b.String())
 					}
@@ -161,7 +164,7 @@ func TestManyNamesAndASlowResolver(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer u.Retire()
-		f := &finder{u: u, known: make(map[string][]string)}
+		f := &finder{u: u, finding: new(finding)}
 		begun := time.Now()
 		f.told(urls(list...), nil)
 		if took := time.Since(begun); took > time.Minute {
@@ -214,5 +217,64 @@ func TestLocal(t *testing.T) {
 		if got := local(address); got != want {
 			t.Errorf("%s is local: %v", address, got)
 		}
+	}
+}
+
+// A reload that changes the settings of an upstream keeps what was found last,
+// also while names cannot be resolved or the source of endpoints is down.
+func TestWhatWasFoundOutlivesAReload(t *testing.T) {
+	for name, c := range map[string]func() *config.Upstream{
+		"discovery": func() *config.Upstream { return discovered(config.Discovery{DNS: "a.example:80"}) },
+		"endpoints": func() *config.Upstream { return settings("http://a.example") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n, m := &names{answers: map[string]string{"a.example": "10.0.0.1 10.0.0.2"}}, NewMemory()
+				open := func(change func(*config.Upstream)) *Upstream {
+					cfg := c()
+					change(cfg)
+					u, err := New("test", cfg, Options{Log: slog.New(slog.DiscardHandler), Resolver: n, Memory: m})
+					if err != nil {
+						t.Fatal(err)
+					}
+					return u
+				}
+				first := open(func(*config.Upstream) {})
+				time.Sleep(time.Minute)
+				n.mu.Lock()
+				delete(n.answers, "a.example")
+				n.mu.Unlock()
+				second := open(func(c *config.Upstream) { c.Timeout.FirstByte = dur(time.Minute) })
+				first.Retire()
+				third := open(func(c *config.Upstream) {
+					if c.Timeout.FirstByte = dur(time.Hour); c.Discovery != nil {
+						c.Discovery.Interval = dur(time.Second)
+					}
+				})
+				second.Retire()
+				time.Sleep(time.Minute)
+				synctest.Wait()
+				if got := addresses(third); got != "10.0.0.1:80 10.0.0.2:80" {
+					t.Errorf("endpoints are %q", got)
+				}
+				n.set("a.example", "10.0.0.3")
+				time.Sleep(time.Minute)
+				synctest.Wait()
+				if got := addresses(third); got != "10.0.0.3:80" {
+					t.Errorf("endpoints are %q", got)
+				}
+				third.Retire()
+				synctest.Wait()
+				if len(m.services) != 0 || len(third.service.findings) != 0 {
+					t.Errorf("%d services and %d findings are remembered", len(m.services), len(third.service.findings))
+				}
+				fourth := open(func(*config.Upstream) {})
+				if got := addresses(fourth); got != "" {
+					t.Errorf("what nobody used any more is %q", got)
+				}
+				fourth.Retire()
+				synctest.Wait()
+			})
+		})
 	}
 }

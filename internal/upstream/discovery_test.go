@@ -41,7 +41,7 @@ func found(t *testing.T, d config.Discovery, n *names, test func(u *Upstream, f 
 			t.Fatal(err)
 		}
 		defer u.Retire()
-		test(u, &finder{u: u, allowEmpty: d.AllowEmpty, allowLocal: d.AllowLocal, known: make(map[string][]string)})
+		test(u, &finder{u: u, allowEmpty: d.AllowEmpty, allowLocal: d.AllowLocal, finding: new(finding)})
 	})
 }
 
@@ -253,7 +253,7 @@ func TestPanicOfDiscovery(t *testing.T) {
 		}
 		defer synctest.Wait()
 		defer u.Retire()
-		go (&finder{u: u, known: make(map[string][]string)}).follow(&odd{panics: 2})
+		go (&finder{u: u, finding: new(finding)}).follow(&odd{panics: 2})
 		synctest.Wait()
 		if got := addresses(u); got != "" || meter.event(DiscoveryFailed) != 1 {
 			t.Errorf("endpoints are %q after %d failures", got, meter.event(DiscoveryFailed))

@@ -24,7 +24,44 @@ type history struct {
 	breaker   health.Breaker
 	times     health.Percentiles
 	endpoints map[string]*record
+	findings  map[string]*finding
 	users     int
+}
+
+// finding is what was found last for one name, or by one source of endpoints:
+// a reload while the name server or the source is down loses nothing.
+type finding struct {
+	key   string
+	users int
+
+	mu        sync.Mutex
+	addresses []string            // of a name
+	sites     []*site             // of a source; they do not change
+	names     map[string][]string // in those
+}
+
+func (f *finding) set(addresses []string) {
+	f.mu.Lock()
+	f.addresses = addresses
+	f.mu.Unlock()
+}
+
+func (f *finding) get() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.addresses
+}
+
+func (f *finding) setSites(sites []*site, names map[string][]string) {
+	f.mu.Lock()
+	f.sites, f.names = sites, names
+	f.mu.Unlock()
+}
+
+func (f *finding) getSites() ([]*site, map[string][]string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.sites, f.names
 }
 
 // record is what is known of one endpoint.
@@ -41,7 +78,7 @@ func (m *Memory) open(name string) *history {
 	defer m.mu.Unlock()
 	s := m.services[name]
 	if s == nil {
-		s = &history{name: name, endpoints: make(map[string]*record)}
+		s = &history{name: name, endpoints: make(map[string]*record), findings: make(map[string]*finding)}
 		m.services[name] = s
 	}
 	s.users++
@@ -54,6 +91,28 @@ func (m *Memory) close(s *history) {
 	defer m.mu.Unlock()
 	if s.users--; s.users == 0 {
 		delete(m.services, s.name)
+	}
+}
+
+// finding returns what was found last under a key. Each wants its drop.
+func (m *Memory) finding(s *history, key string) *finding {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	f := s.findings[key]
+	if f == nil {
+		f = &finding{key: key}
+		s.findings[key] = f
+	}
+	f.users++
+	return f
+}
+
+// drop forgets what nobody looks for any more.
+func (m *Memory) drop(s *history, f *finding) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if f.users--; f.users == 0 {
+		delete(s.findings, f.key)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"gatehouse.dev/gatehouse/internal/upstream/discover"
@@ -90,13 +91,38 @@ func (u *Upstream) lookUpAll(ctx context.Context, failing []bool) (changed bool,
 			u.mu.Lock()
 			s.addresses, changed = a.addresses, true
 			u.mu.Unlock()
+			s.finding.set(a.addresses)
 		}
 		if failing[i] && a.err == nil {
 			u.meter.Event(DiscoveryWorked)
 		}
 		failing[i] = a.err != nil
 	}
+	u.lost.names.Store(firstFailure(u.sites, answers))
 	return changed, good
+}
+
+// lost says why endpoints cannot be found at present; nil where they are.
+type lost struct{ names, discovery atomic.Pointer[string] }
+
+func (l *lost) String() string {
+	for _, p := range []*atomic.Pointer[string]{&l.names, &l.discovery} {
+		if why := p.Load(); why != nil {
+			return *why
+		}
+	}
+	return ""
+}
+
+// firstFailure says which name could not be resolved and why, nil for none.
+func firstFailure(sites []*site, answers []answer) *string {
+	for i, s := range sites {
+		if err := answers[i].err; s.name != "" && err != nil {
+			why := s.name + ": " + err.Error()
+			return &why
+		}
+	}
+	return nil
 }
 
 // answer is what a name was resolved to.

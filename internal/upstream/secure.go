@@ -117,7 +117,7 @@ func (f *files) load() error {
 	h := sha256.New()
 	var failed error
 	for _, name := range f.names() {
-		b, err := readFile(name)
+		b, err := config.ReadFile(name, maxFile)
 		if err != nil {
 			failed = err
 			b = []byte(err.Error())
@@ -166,19 +166,6 @@ func (e *endpoint) current(offer *tls.Config) *tls.Config {
 
 // maxFile bounds files that the settings name.
 const maxFile = 4 << 20
-
-func readFile(name string) ([]byte, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err == nil && len(b) > maxFile {
-		err = fmt.Errorf("file %q is larger than %d bytes", name, maxFile)
-	}
-	return b, err
-}
 
 // What ALPN calls the protocols (RFC 7301, section 6).
 const (

@@ -25,6 +25,7 @@ type site struct {
 	port string
 
 	addresses []string // to connect to; of a name: the last good answer
+	finding   *finding // keeps those of a name that was configured
 }
 
 // hostport is what is resolved, with its port.

@@ -11,7 +11,8 @@ type Status struct {
 	Name          string           `json:"name"`
 	Breaker       string           `json:"breaker,omitempty"` // closed, open or half_open; "" without one
 	BreakerReason string           `json:"breaker_reason,omitempty"`
-	Panic         bool             `json:"panic,omitempty"` // so few endpoints are healthy that health is ignored
+	Discovery     string           `json:"discovery_error,omitempty"` // why endpoints cannot be found at present; the last ones serve
+	Panic         bool             `json:"panic,omitempty"`           // so few endpoints are healthy that health is ignored
 	Connections   int64            `json:"connections"`
 	Requests      int              `json:"requests,omitempty"` // at a time, where they are bounded
 	Queued        int              `json:"queued,omitempty"`
@@ -40,7 +41,7 @@ type EndpointStatus struct {
 // Status returns how the upstream is now.
 func (u *Upstream) Status() Status {
 	s := u.live.Load()
-	out := Status{Name: u.name, Panic: s.panics, Connections: u.open.Load(), Endpoints: []EndpointStatus{}}
+	out := Status{Name: u.name, Discovery: u.lost.String(), Panic: s.panics, Connections: u.open.Load(), Endpoints: []EndpointStatus{}}
 	if u.breaks {
 		out.Breaker, out.BreakerReason = u.service.breaker.State()
 	}

@@ -92,10 +92,12 @@ type Upstream struct {
 	open    atomic.Int64  // connections to all endpoints
 	active  atomic.Int64  // exchanges at all endpoints, when hashing
 	mirrors atomic.Int64  // mirrored requests under way
+	lost    lost
 
 	mu         sync.Mutex // guards changes of live, and what follows
 	sites      []*site
 	discovered []*site
+	findings   []*finding
 	built      bool // there were endpoints once
 	rebuilt    health.Clock
 	retired    bool
@@ -185,6 +187,12 @@ func (u *Upstream) start(cfg *config.Upstream) error {
 		}, u.breakerChanged)
 	}
 	u.live.Store(&set{})
+	for _, s := range u.sites {
+		if s.name != "" {
+			s.finding = u.recall(s.hostport())
+			s.addresses = s.finding.get()
+		}
+	}
 	u.rebuild()
 	if !u.still && slices.ContainsFunc(u.sites, func(s *site) bool { return s.name != "" }) {
 		go u.resolve(u.ctx)
@@ -301,7 +309,17 @@ func (u *Upstream) Retire() {
 	for _, m := range u.live.Load().members {
 		m.e.retire()
 	}
+	for _, f := range u.findings {
+		u.memory.drop(u.service, f)
+	}
 	u.memory.close(u.service)
+}
+
+// recall returns what an upstream of the same name found last. It is for start.
+func (u *Upstream) recall(key string) *finding {
+	f := u.memory.finding(u.service, key)
+	u.findings = append(u.findings, f)
+	return f
 }
 
 // await waits until the first endpoint is found, at most as long as connecting

@@ -61,7 +61,7 @@ type Config struct {
 // Rego is a rule that runs in the gateway. It is compiled when the configuration is loaded, and has no builtins that reach for the network.
 type Rego struct {
 	// File of the module, at most 1 MiB.
-	File string `yaml:"file" example:"authz.rego"`
+	File string `yaml:"file" file:"true" example:"authz.rego"`
 	// The module itself, instead of a file.
 	Module string `yaml:"module"`
 	// The rule: data.package.rule. It yields true, or an object with "allow".

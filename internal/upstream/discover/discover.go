@@ -13,7 +13,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -210,13 +209,13 @@ const (
 var errRestless = errors.New("the file is written all the time")
 
 func (f *file) find(ctx context.Context) (found []*config.Endpoint, _ time.Duration, err error) {
-	data, err := f.read()
+	data, err := config.ReadFile(f.name, maxFile)
 	for f.looked && err == nil && (f.seen == nil || !bytes.Equal(data, f.seen)) {
 		if !wait(ctx, fileRests) {
 			return nil, 0, errRestless
 		}
 		before := data
-		if data, err = f.read(); bytes.Equal(data, before) {
+		if data, err = config.ReadFile(f.name, maxFile); bytes.Equal(data, before) {
 			break
 		}
 	}
@@ -231,19 +230,6 @@ func (f *file) find(ctx context.Context) (found []*config.Endpoint, _ time.Durat
 		f.seen = append(make([]byte, 0, len(data)), data...)
 	}
 	return found, 0, err
-}
-
-func (f *file) read() ([]byte, error) {
-	r, err := os.Open(f.name)
-	if err != nil {
-		return nil, err
-	}
-	defer r.Close()
-	data, err := io.ReadAll(io.LimitReader(r, maxFile+1))
-	if err == nil && len(data) > maxFile {
-		err = fmt.Errorf("file %q is larger than %d bytes", f.name, maxFile)
-	}
-	return data, err
 }
 
 // maxAnswer bounds what an API may answer, in bytes.

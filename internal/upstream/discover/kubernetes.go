@@ -72,7 +72,7 @@ func newKubernetes(c *config.Kubernetes, scheme string) (*kubernetes, error) {
 	}
 	t := &http.Transport{ResponseHeaderTimeout: 10 * time.Second, TLSHandshakeTimeout: lookTimeout}
 	if ca != "" {
-		pem, err := (&file{name: ca}).read()
+		pem, err := config.ReadFile(ca, maxFile)
 		if err != nil {
 			return nil, fmt.Errorf("read authorities of kubernetes: %w", err)
 		}
@@ -145,7 +145,7 @@ func (k *kubernetes) get(ctx context.Context, query url.Values) (*http.Response,
 	}
 	req.Header.Set("Accept", "application/json")
 	if k.tokenFile != "" {
-		token, err := (&file{name: k.tokenFile}).read() // it is replaced from time to time
+		token, err := config.ReadFile(k.tokenFile, maxFile) // it is replaced from time to time
 		if err != nil {
 			return nil, fmt.Errorf("read token of kubernetes: %w", err)
 		}
