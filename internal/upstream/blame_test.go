@@ -16,6 +16,8 @@ import (
 // the two connections notices it first.
 func TestWhoseFaultALateAnswerIs(t *testing.T) {
 	const long = 64 << 20
+	// So much that how busy this machine is does not matter beside it.
+	const dripping = 50 * ms
 	counted := "HTTP/1.1 200 OK\r\nContent-Length: 67108864\r\n\r\n"
 	chunked := "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 	drip := func(head, piece string) func(*peer) {
@@ -29,7 +31,7 @@ func TestWhoseFaultALateAnswerIs(t *testing.T) {
 				select {
 				case <-p.over:
 					return
-				case <-time.After(5 * ms):
+				case <-time.After(dripping):
 				}
 			}
 		}
@@ -53,7 +55,7 @@ func TestWhoseFaultALateAnswerIs(t *testing.T) {
 			select {
 			case <-r.Context().Done():
 				return
-			case <-time.After(5 * ms):
+			case <-time.After(dripping):
 			}
 		}
 	}
