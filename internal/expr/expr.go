@@ -19,7 +19,6 @@ import (
 	"cel.dev/cel-go/cel"
 	"cel.dev/cel-go/common/ast"
 	"cel.dev/cel-go/common/types"
-	"cel.dev/cel-go/common/types/ref"
 	"cel.dev/cel-go/ext"
 
 	"gatehouse.dev/gatehouse/internal/exchange"
@@ -248,6 +247,6 @@ var environment = sync.OnceValues(func() (*cel.Env, error) {
 		cel.Variable("claims", cel.MapType(cel.StringType, cel.DynType)),
 		cel.Function("inRange", cel.MemberOverload("string_in_range",
 			[]*cel.Type{cel.StringType, cel.StringType}, cel.BoolType,
-			cel.BinaryBinding(func(addr, text ref.Val) ref.Val { return inRange(addr, text) }))),
+			cel.BinaryBinding(inRange))),
 	)
 })
