@@ -64,6 +64,21 @@ func (h *Header) Known(k Known) string {
 	return ""
 }
 
+// Only returns the value of the one field line with that well-known name, and how
+// many such lines there are.
+func (h *Header) Only(k Known) (value string, lines int) {
+	if h.set&(1<<k) == 0 {
+		return "", 0
+	}
+	for i := range h.fields {
+		if f := &h.fields[i]; f.Known == k {
+			value = f.Value
+			lines++
+		}
+	}
+	return value, lines
+}
+
 // Count returns how many field lines have that well-known name.
 func (h *Header) Count(k Known) int {
 	if h.set&(1<<k) == 0 {

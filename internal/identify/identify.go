@@ -148,7 +148,9 @@ func (s *Step) Request(x *exchange.Exchange) policy.Verdict {
 	for i := range s.fields {
 		x.Request.Header.DelLooked(s.fields[i].Name, s.fields[i].Known)
 	}
-	x.Request.Own = append(x.Request.Own, s.own...)
+	if s.own != nil {
+		x.Request.Own = append(x.Request.Own, s.own...)
+	}
 	var before exchange.Who
 	// Mostly nothing is known yet, and nothing has to be copied.
 	if x.Who.Method != "" || x.Who.Consumer != "" {

@@ -84,9 +84,7 @@ func (p *Place) inHeader(h *exchange.Header) (value string, err error) {
 	// must not read another one than we do.
 	found := 0
 	if p.known != exchange.Other {
-		if found = h.Count(p.known); found == 1 {
-			value = h.Known(p.known)
-		}
+		value, found = h.Only(p.known)
 	} else {
 		for value = range h.Values(p.Header) {
 			found++

@@ -355,7 +355,7 @@ func (l *lab) proofs() (out []attack) {
 		"for another token":       l.proof(other, l.device, nil),
 		"for no token":            l.proof(bound, l.device, nil, "ath", nil),
 		"too old":                 l.proof(bound, l.device, nil, "iat", now-61),
-		"from the future":         l.proof(bound, l.device, nil, "iat", now+61),
+		"from the future":         l.proof(bound, l.device, nil, "iat", now+120),
 		"without a time":          l.proof(bound, l.device, nil, "iat", nil),
 		"without an id":           l.proof(bound, l.device, nil, "jti", nil),
 		"of another key":          l.proof(bound, l.evil, nil),
