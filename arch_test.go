@@ -92,7 +92,7 @@ jose < !net/http
 
 # Requests that the gateway makes itself: the one place that knows which
 # addresses they may go to. Its settings are part of those of policies.
-fetch < policy
+fetch < exchange policy
 
 # The ordered list of kinds, and nothing else.
 policy/all < policy policy/*

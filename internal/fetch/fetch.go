@@ -26,6 +26,7 @@ import (
 	"syscall"
 	"time"
 
+	"gatehouse.dev/gatehouse/internal/exchange"
 	"gatehouse.dev/gatehouse/internal/policy"
 )
 
@@ -214,29 +215,15 @@ func allowed(address string, linkLocal bool) error {
 	if err != nil {
 		return fmt.Errorf("%q is no address", address)
 	}
-	a := ap.Addr().Unmap().WithZone("")
-	if nat64 := netip.MustParsePrefix("64:ff9b::/96"); nat64.Contains(a) {
-		b := a.As16()
-		a = netip.AddrFrom4([4]byte(b[12:]))
-	}
-	switch {
-	case a.IsUnspecified() || a.IsMulticast() || a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+	switch a := exchange.Plain(ap.Addr()); {
+	case exchange.Nowhere(a):
 		return fmt.Errorf("address %v cannot be a service", a)
 	case linkLocal:
 		return nil
-	case a.IsLinkLocalUnicast(), metadata(a):
+	case exchange.LinkLocal(a):
 		return fmt.Errorf("address %v is link-local or a cloud's metadata service, and not allowed", a)
 	}
 	return nil
-}
-
-// metadata tells the addresses of metadata services that are not link-local.
-func metadata(a netip.Addr) bool {
-	switch a.String() {
-	case "100.100.100.200", "168.63.129.16", "192.0.0.192", "fd20:ce::254":
-		return true
-	}
-	return netip.MustParsePrefix("fd00:ec2::/32").Contains(a)
 }
 
 // Answer is an answer, read to its end.

@@ -8,10 +8,10 @@ import (
 	"net/netip"
 	"runtime/debug"
 	"slices"
-	"strings"
 	"time"
 
 	"gatehouse.dev/gatehouse/internal/config"
+	"gatehouse.dev/gatehouse/internal/exchange"
 	"gatehouse.dev/gatehouse/internal/upstream/discover"
 )
 
@@ -241,18 +241,9 @@ func local(address string) bool {
 	if err != nil {
 		return true
 	}
-	a = a.Unmap()
-	if nat64 := netip.MustParsePrefix("64:ff9b::/96"); nat64.Contains(a) { // RFC 6052, section 2.1
-		b := a.As16()
-		a = netip.AddrFrom4([4]byte(b[12:]))
-	}
-	if a.IsLoopback() || a.IsLinkLocalUnicast() || a.IsUnspecified() || a.IsMulticast() || strings.Contains(host, "%") {
+	if a.Zone() != "" {
 		return true
 	}
-	switch a.String() {
-	// The last four are metadata services that are not link-local.
-	case "255.255.255.255", "fd00:ec2::254", "100.100.100.200", "168.63.129.16", "192.0.0.192":
-		return true
-	}
-	return false
+	a = exchange.Plain(a)
+	return a.IsLoopback() || exchange.Nowhere(a) || exchange.LinkLocal(a)
 }
