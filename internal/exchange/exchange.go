@@ -58,6 +58,7 @@ type Client struct {
 	TLS      *TLS           // nil on a plain connection
 	AltSvc   string         // what the client's answers say in Alt-Svc (RFC 7838), "" for nothing
 	Shard    uint32         // spreads counters; any value will do
+	Proved   *Proved        // what the connection has shown already; nil where that is not remembered
 
 	// ForwardCert says that services are told the certificate of TLS.Peer, in
 	// the field Client-Cert (RFC 9440).

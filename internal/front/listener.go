@@ -311,7 +311,7 @@ func (l *listener) client(nc net.Conn, cfg *config.Listener) *exchange.Client {
 
 // describe describes the client at the other end of two addresses.
 func (l *listener) describe(remote, local net.Addr, cfg *config.Listener) *exchange.Client {
-	c := &exchange.Client{Listener: cfg.Name, Port: l.port, Shard: l.serial.Add(1), Proxies: cfg.TrustedProxies}
+	c := &exchange.Client{Listener: cfg.Name, Port: l.port, Shard: l.serial.Add(1), Proved: new(exchange.Proved), Proxies: cfg.TrustedProxies}
 	if c.Peer = addrPort(remote); c.Peer.IsValid() {
 		c.Addr, c.Local = c.Peer, addrPort(local)
 		l.known(c, cfg.TrustedProxies)

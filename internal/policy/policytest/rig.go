@@ -201,7 +201,7 @@ func (r *Rig) DefaultClient() *exchange.Client {
 // would be seen.
 func (r *Rig) Client(address string, l *config.Listener) *exchange.Client {
 	ap := netip.MustParseAddrPort(address)
-	c := &exchange.Client{Addr: ap, Peer: ap, IP: ap.Addr().String(), Listener: l.Name, Port: "8080", Proxies: l.TrustedProxies}
+	c := &exchange.Client{Addr: ap, Peer: ap, IP: ap.Addr().String(), Listener: l.Name, Proved: new(exchange.Proved), Port: "8080", Proxies: l.TrustedProxies}
 	for _, p := range l.TrustedProxies {
 		c.Trusted = c.Trusted || p.Contains(ap.Addr())
 	}
