@@ -185,6 +185,7 @@ func TestConnectionsGrowWhenFull(t *testing.T) {
 	<-begun
 	release <- struct{}{}
 	k.wants(200, "HTTP/2.0 ")
+	<-r.ended // its place is free
 
 	var all sync.WaitGroup
 	var others []*client
