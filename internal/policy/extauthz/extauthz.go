@@ -94,7 +94,7 @@ func (c *Config) Compile(env *policy.Env) (policy.Policy, error) {
 		CacheTTL: c.CacheTTL.D(), CacheEntries: c.CacheEntries, DryRun: c.DryRun,
 		Refused:     exchange.Problem{Status: 403, Code: "ext_authz_denied"},
 		Unavailable: exchange.Problem{Status: 503, Code: "ext_authz_unavailable"},
-		Asks:        c.URL, Source: fmt.Sprintf("%q %q %q", c.URL, reach.Fingerprint(), c.Context),
+		Source:      fmt.Sprintf("%q %q %q", c.URL, reach.Fingerprint(), c.Context),
 	}, service)
 	if err := errors.Join(append(faults, err)...); err != nil {
 		return nil, err
