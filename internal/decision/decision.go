@@ -35,12 +35,13 @@ type Terms struct {
 	// code. The rest is the same for all.
 	Refused, Unavailable exchange.Problem
 
-	Asks   string // what is asked, as Reaches has it; "" when nobody is
 	Source string // whatever else decisions come from than what is shown
 }
 
 // Service decides.
 type Service interface {
+	// Reaches says who would be asked, as policy.Reaches has it.
+	policy.Reaches
 	// Ask puts a request in words. Fields are those that are shown, names in
 	// lower case, and body is nil where none is.
 	Ask(x *exchange.Exchange, fields map[string]string, body []byte) (Question, error)
@@ -147,12 +148,7 @@ func (s *Step) HoldRequest() int64 { return s.terms.Body }
 func (s *Step) HoldResponse() int64 { return 0 }
 
 // Reaches says who is asked.
-func (s *Step) Reaches(*exchange.Exchange) string {
-	if s.terms.Asks == "" {
-		return ""
-	}
-	return "asks " + s.terms.Asks
-}
+func (s *Step) Reaches(x *exchange.Exchange) string { return s.service.Reaches(x) }
 
 // Request asks whether a request may pass.
 func (s *Step) Request(x *exchange.Exchange) policy.Verdict {

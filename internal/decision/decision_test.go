@@ -28,6 +28,8 @@ type asked struct {
 	key string
 }
 
+func (s *service) Reaches(*exchange.Exchange) string { return "asks a test" }
+
 func (s *service) Ask(x *exchange.Exchange, fields map[string]string, body []byte) (Question, error) {
 	if x.Request.Path == "/unspeakable" {
 		return nil, errors.New("no words")

@@ -20,6 +20,7 @@ import (
 
 // asker speaks the service's protocol.
 type asker struct {
+	url     string
 	client  auth.AuthorizationClient
 	context map[string]string
 }
@@ -38,6 +39,9 @@ var (
 	_ decision.Service  = (*asker)(nil)
 	_ decision.Question = (*question)(nil)
 )
+
+// Reaches says which service is asked.
+func (a *asker) Reaches(*exchange.Exchange) string { return "asks " + a.url }
 
 // Ask shows a request. Texts of the protocol are UTF-8, whatever a client sends.
 func (a *asker) Ask(x *exchange.Exchange, fields map[string]string, body []byte) (decision.Question, error) {

@@ -88,13 +88,13 @@ func (c *Config) Compile(env *policy.Env) (policy.Policy, error) {
 	} else if c.CAFile != "" {
 		fault("ca_file", "there is no TLS to a grpc:// service", "write grpcs://, or remove it")
 	}
-	service := &asker{context: c.Context}
+	service := &asker{url: c.URL, context: c.Context}
 	step, err := decision.New(env, decision.Terms{
 		Timeout: c.Timeout.D(), FailOpen: c.FailOpen, Headers: c.Headers, Body: int64(c.Body), Sets: c.Sets, Answers: c.Answers,
 		CacheTTL: c.CacheTTL.D(), CacheEntries: c.CacheEntries, DryRun: c.DryRun,
 		Refused:     exchange.Problem{Status: 403, Code: "ext_authz_denied"},
 		Unavailable: exchange.Problem{Status: 503, Code: "ext_authz_unavailable"},
-		Asks:        c.URL, Source: fmt.Sprintf("%q %q %q", c.URL, reach.Fingerprint(), c.Context),
+		Source:      fmt.Sprintf("%q %q %q", c.URL, reach.Fingerprint(), c.Context),
 	}, service)
 	if err := errors.Join(append(faults, err)...); err != nil {
 		return nil, err

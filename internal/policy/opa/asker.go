@@ -65,6 +65,14 @@ type input struct {
 	ParsedBody  bool                `json:"parsed_body"`  // false: Body is missing because it has no single reading as JSON
 }
 
+// Reaches says which server is asked, unless the rule runs here.
+func (a *asker) Reaches(*exchange.Exchange) string {
+	if a.rule != nil {
+		return ""
+	}
+	return "asks " + a.url
+}
+
 // Ask writes the input.
 func (a *asker) Ask(x *exchange.Exchange, fields map[string]string, body []byte) (decision.Question, error) {
 	text, err := json.Marshal(map[string]*input{"input": newInput(x, fields, body)})

@@ -114,7 +114,7 @@ func (c *Config) Compile(env *policy.Env) (policy.Policy, error) {
 		CacheTTL: c.CacheTTL.D(), CacheEntries: c.CacheEntries, DryRun: c.DryRun,
 		Refused:     exchange.Problem{Status: 403, Code: "opa_denied"},
 		Unavailable: exchange.Problem{Status: 503, Code: "opa_unavailable"},
-		Asks:        c.URL, Source: c.URL + " " + c.Token.Fingerprint(),
+		Source:      c.URL + " " + c.Token.Fingerprint(),
 	}
 	switch {
 	case (c.URL == "") == (c.Rego == nil):
