@@ -46,12 +46,8 @@ func TestReaches(t *testing.T) {
 	}
 }
 
-// decisions is the room of policies that ask for a decision. Its step says for
-// all of them whom they ask.
-const decisions = "gatehouse.dev/gatehouse/internal/decision"
-
 // inspect returns what a package has of outside, and whether it declares
-// Reaches, or has the step of a room that does.
+// Reaches.
 func inspect(t *testing.T, dir string) (uses []string, says bool) {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
@@ -76,7 +72,6 @@ func inspect(t *testing.T, dir string) (uses []string, says bool) {
 			case *ast.BasicLit:
 				if text, err := strconv.Unquote(n.Value); err == nil {
 					note(text) // an import
-					says = says || text == decisions
 					note("service " + text)
 				}
 			case *ast.FuncDecl:

@@ -65,8 +65,9 @@ func (c *Config) Compile(env *policy.Env) (policy.Policy, error) {
 		into  *[]exchange.Field
 	}{{"send", c.Send, &m.send}, {"take", c.Take, &m.take}, {"answer", c.Answer, &m.answer}} {
 		for i, name := range l.names {
-			f := policy.CheckField(name)
-			if f == nil && strings.HasPrefix(strings.ToLower(name), "x-forwarded-") {
+			f, known := policy.CheckField(name), exchange.LookupKnown(name)
+			told := l.key == "take" && exchange.Asserted&known.Bit() != 0
+			if f == nil && (told || strings.HasPrefix(strings.ToLower(name), "x-forwarded-")) {
 				f = &policy.Fault{Text: fmt.Sprintf("%q is set by the gateway alone", name), Hint: "remove it"}
 			}
 			if f != nil {
@@ -74,7 +75,7 @@ func (c *Config) Compile(env *policy.Env) (policy.Policy, error) {
 				faults = append(faults, f)
 				continue
 			}
-			*l.into = append(*l.into, exchange.Field{Name: name, Known: exchange.LookupKnown(name)})
+			*l.into = append(*l.into, exchange.Field{Name: name, Known: known})
 		}
 	}
 	m.own = slices.Clone(m.take)
